@@ -1,0 +1,3 @@
+//! `aksim.toml` and the paths aksim uses.
+
+pub mod home;

@@ -1,0 +1,9 @@
+//! Nouns shared by two modules or more. No I/O here.
+
+pub mod command;
+pub mod endpoint;
+pub mod event;
+pub mod ids;
+pub mod image_ref;
+pub mod journey;
+pub mod world;

@@ -1,0 +1,3 @@
+//! Containers, pod network, volumes, kubelet, service proxy, cluster DNS.
+
+pub mod runtime;

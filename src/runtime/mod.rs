@@ -1,0 +1,9 @@
+//! What every running part shares: lifecycle, events, TLS, HTTP glue, dialers, files.
+
+pub mod component;
+pub mod files;
+pub mod http;
+pub mod net;
+pub mod pki;
+pub mod recorder;
+pub mod supervisor;
