@@ -1,0 +1,486 @@
+//! Validation: from the raw project file to what the rest of aksim relies on.
+
+use super::{
+    check::{self, Problem},
+    raw,
+};
+use crate::model::{
+    ids::{EnvironmentName, ServiceName},
+    image_ref::ImageRef,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::{Component, Path, PathBuf},
+};
+
+/// File name of a project.
+pub const FILE_NAME: &str = "aksim.toml";
+
+/// A validated project.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the environment.
+    pub name: EnvironmentName,
+    /// Folder of `aksim.toml`.
+    pub root: PathBuf,
+    /// Kubernetes minor version asked for.
+    pub kubernetes: String,
+    /// Node pools, at least one.
+    pub node_pools: Vec<raw::NodePool>,
+    /// Registry name, without `.azurecr.io`.
+    pub registry: String,
+    /// Port asked for the registry.
+    pub registry_port: Option<u16>,
+    /// Database server.
+    pub database: Option<DatabaseConfig>,
+    /// Tenant name.
+    pub tenant: String,
+    /// Users.
+    pub users: Vec<raw::User>,
+    /// Applications.
+    pub apps: Vec<raw::App>,
+    /// Groups that administer the cluster.
+    pub cluster_admin_groups: Vec<String>,
+    /// Port asked for the issuer.
+    pub identity_port: Option<u16>,
+    /// Port asked for the ingress.
+    pub ingress_port: Option<u16>,
+    /// Services, each after those it depends on.
+    pub services: Vec<ServiceConfig>,
+}
+
+/// A validated database section.
+#[derive(Clone, Debug)]
+pub struct DatabaseConfig {
+    /// Name without `.mysql.database.azure.com`.
+    pub name: String,
+    /// Server binary, or `None` to look for one.
+    pub binary: Option<PathBuf>,
+    /// Port asked for.
+    pub port: Option<u16>,
+}
+
+/// A validated service.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Name.
+    pub name: ServiceName,
+    /// Its folder, absolute.
+    pub path: PathBuf,
+    /// Host command before the image build; empty for none.
+    pub build: Vec<String>,
+    /// Build context, absolute.
+    pub context: PathBuf,
+    /// Dockerfile, absolute.
+    pub dockerfile: PathBuf,
+    /// Build arguments.
+    pub build_args: BTreeMap<String, String>,
+    /// Image without tag.
+    pub image: ImageRef,
+    /// Manifest files and folders, absolute.
+    pub manifests: Vec<PathBuf>,
+    /// Schema name.
+    pub database: Option<String>,
+    /// Watched files and folders, absolute.
+    pub watch: Vec<PathBuf>,
+    /// Synced folders: absolute host path, absolute container path.
+    pub sync: Vec<(PathBuf, String)>,
+    /// Services it depends on.
+    pub depends_on: Vec<ServiceName>,
+}
+
+/// Why a project cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no project here.
+    #[error("no {FILE_NAME} in {} or above it", start.display())]
+    NotFound {
+        /// Where the search began.
+        start: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not right.
+    #[error("{}: {} problem(s)", path.display(), problems.len())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Its text, for excerpts.
+        text: String,
+        /// All of them, in the order of the file.
+        problems: Vec<Problem>,
+    },
+}
+
+/// Finds the project file in `start` or the nearest folder above.
+///
+/// # Errors
+/// [`ConfigError::NotFound`].
+pub fn find(start: &Path) -> Result<PathBuf, ConfigError> {
+    start
+        .ancestors()
+        .map(|dir| dir.join(FILE_NAME))
+        .find(|file| file.is_file())
+        .ok_or_else(|| ConfigError::NotFound { start: start.to_owned() })
+}
+
+/// Reads and validates a project file.
+///
+/// # Errors
+/// [`ConfigError`], with every problem of the file.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    let absolute = std::path::absolute(path).map_err(read)?;
+    let root = absolute.parent().unwrap_or(Path::new("/")).to_owned();
+    parse(&text, &root).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), text, problems })
+}
+
+/// Validates the text of a project file that lies in `root`.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn parse(text: &str, root: &Path) -> Result<Config, Vec<Problem>> {
+    let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(errors.iter().map(from_toml).collect());
+    }
+    let problems = check::check(table.get_ref(), table.span(), &super::json_schema());
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let project: raw::Project = toml::from_str(text).map_err(|e| vec![from_toml(&e)])?;
+    let mut validator = Validator { text, problems: Vec::new() };
+    let config = validator.project(project, root);
+    match validator.problems.is_empty() {
+        true => Ok(config),
+        false => Err(validator.problems),
+    }
+}
+
+fn from_toml(error: &toml::de::Error) -> Problem {
+    Problem { span: error.span().unwrap_or(0..0), message: error.message().trim().to_owned(), hint: None }
+}
+
+struct Validator<'t> {
+    text: &'t str,
+    problems: Vec<Problem>,
+}
+
+impl Validator<'_> {
+    fn problem(&mut self, value: &str, message: String, hint: Option<&str>) {
+        let span = self.span_of(value);
+        self.problems.push(Problem { span, message, hint: hint.map(str::to_owned) });
+    }
+
+    /// Place of a value in the text: its first quoted occurrence.
+    fn span_of(&self, value: &str) -> Range<usize> {
+        let quoted = format!("\"{value}\"");
+        self.text.find(&quoted).map_or(0..0, |at| at..at + quoted.len())
+    }
+
+    fn project(&mut self, project: raw::Project, root: &Path) -> Config {
+        self.dns_label(&project.name, "name");
+        if project.cluster.provider != "embedded" {
+            let message = format!("cluster provider `{}` is not available in this release", project.cluster.provider);
+            self.problem(&project.cluster.provider, message, Some("use provider = \"embedded\""));
+        }
+        if project.cluster.kubernetes != "1.36" {
+            let message = format!("the embedded cluster is Kubernetes 1.36, not `{}`", project.cluster.kubernetes);
+            self.problem(&project.cluster.kubernetes, message, Some("use kubernetes = \"1.36\""));
+        }
+        let node_pools = self.node_pools(project.cluster.node_pools);
+        let registry = project.registry.name.unwrap_or_else(|| format!("{}acr", project.name.replace('-', "")));
+        if !(5..=50).contains(&registry.len()) || !registry.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            self.problem(&registry, format!("registry name `{registry}` must be 5 to 50 lower-case letters and digits"), None);
+        }
+        self.dns_label(&project.identity.tenant, "identity.tenant");
+        let database = project.database.map(|d| self.database(d));
+        let services = self.services(project.services, root, &registry, database.is_some());
+        self.apps(&project.identity.apps);
+        Config {
+            name: EnvironmentName::new(project.name),
+            root: root.to_owned(),
+            kubernetes: project.cluster.kubernetes,
+            node_pools,
+            registry,
+            registry_port: project.registry.port,
+            database,
+            tenant: project.identity.tenant,
+            users: project.identity.users,
+            apps: project.identity.apps,
+            cluster_admin_groups: project.identity.cluster_admin_groups,
+            identity_port: project.identity.port,
+            ingress_port: project.ingress.port,
+            services,
+        }
+    }
+
+    fn dns_label(&mut self, value: &str, key: &str) {
+        if !is_dns_label(value) {
+            let message = format!("`{key}`: `{value}` is not a DNS label");
+            self.problem(value, message, Some("use lower-case letters, digits and hyphens, at most 63"));
+        }
+    }
+
+    fn node_pools(&mut self, pools: Vec<raw::NodePool>) -> Vec<raw::NodePool> {
+        for pool in &pools {
+            let name_ok = (1..=12).contains(&pool.name.len())
+                && pool.name.starts_with(|c: char| c.is_ascii_lowercase())
+                && pool.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            if !name_ok {
+                let message = format!("node pool name `{}` must be 1 to 12 lower-case letters and digits", pool.name);
+                self.problem(&pool.name, message, None);
+            }
+            if !["System", "User"].contains(&pool.mode.as_str()) {
+                self.problem(&pool.mode, format!("node pool mode `{}` is neither System nor User", pool.mode), None);
+            }
+            if pool.simulated {
+                let message = format!("node pool `{}`: simulated nodes are not available in this release", pool.name);
+                self.problem(&pool.name, message, Some("leave `simulated` out"));
+            }
+        }
+        if pools.is_empty() {
+            return vec![raw::NodePool {
+                name: "nodepool1".into(),
+                mode: "System".into(),
+                count: 1,
+                simulated: false,
+                vm_size: "Standard_D2s_v5".into(),
+                zones: Vec::new(),
+                labels: BTreeMap::new(),
+                taints: Vec::new(),
+            }];
+        }
+        pools
+    }
+
+    fn database(&mut self, database: raw::Database) -> DatabaseConfig {
+        self.dns_label(&database.name, "database.name");
+        let binary = match database.engine.as_str() {
+            "auto" | "process" => None,
+            other => match other.strip_prefix("process:") {
+                Some(path) => Some(PathBuf::from(path)),
+                None => {
+                    let message = format!("database engine `{other}` is not available in this release");
+                    self.problem(other, message, Some("use `auto`, `process` or `process:/path/to/mysqld`"));
+                    None
+                }
+            },
+        };
+        DatabaseConfig { name: database.name, binary, port: database.port }
+    }
+
+    fn apps(&mut self, apps: &[raw::App]) {
+        for app in apps {
+            if let Some(id) = &app.client_id
+                && uuid::Uuid::parse_str(id).is_err()
+            {
+                self.problem(id, format!("client id `{id}` of application `{}` is not a UUID", app.name), None);
+            }
+            for uri in &app.redirect_uris {
+                if url::Url::parse(uri).is_err() {
+                    self.problem(uri, format!("redirect URI `{uri}` of application `{}` is not a URL", app.name), None);
+                }
+            }
+        }
+    }
+
+    fn services(
+        &mut self,
+        services: Vec<raw::Service>,
+        root: &Path,
+        registry: &str,
+        has_database: bool,
+    ) -> Vec<ServiceConfig> {
+        let names: BTreeSet<String> = services.iter().map(|s| s.name.clone()).collect();
+        let mut seen = BTreeSet::new();
+        for service in &services {
+            self.dns_label(&service.name, "service.name");
+            if !seen.insert(service.name.clone()) {
+                self.problem(&service.name, format!("two services are named `{}`", service.name), None);
+            }
+            if service.database.is_some() && !has_database {
+                let message = format!("service `{}` has a database but there is no [database] section", service.name);
+                self.problem(&service.name, message, Some("add [database] with a name"));
+            }
+            for dependency in &service.depends_on {
+                if !names.contains(dependency) {
+                    let hint = check::nearest(dependency, &names).map(|n| format!("did you mean `{n}`?"));
+                    let message = format!("service `{}` depends on unknown service `{dependency}`", service.name);
+                    self.problem(dependency, message, hint.as_deref());
+                }
+            }
+        }
+        let valid = services.into_iter().filter_map(|s| self.service(s, root, registry)).collect();
+        self.in_dependency_order(valid)
+    }
+
+    fn service(&mut self, service: raw::Service, root: &Path, registry: &str) -> Option<ServiceConfig> {
+        let path = self.inside(root, root, &service.path)?;
+        if !path.is_dir() {
+            let message = format!("service `{}`: folder {} does not exist", service.name, path.display());
+            self.problem(&service.path, message, None);
+        }
+        let context = match &service.context {
+            Some(context) => self.inside(root, root, context)?,
+            None => path.clone(),
+        };
+        let dockerfile = self.inside(root, &path, &service.dockerfile)?;
+        let mut below = |list: &[String]| -> Option<Vec<PathBuf>> {
+            list.iter().map(|item| self.inside(root, &path, item)).collect()
+        };
+        let manifests = below(&service.manifests)?;
+        let watch = if service.watch.is_empty() { vec![path.clone()] } else { below(&service.watch)? };
+        let mut sync = Vec::new();
+        for pair in &service.sync {
+            if !pair.to.starts_with('/') {
+                self.problem(&pair.to, format!("sync target `{}` must be an absolute path", pair.to), None);
+            }
+            sync.push((self.inside(root, &path, &pair.from)?, pair.to.clone()));
+        }
+        let repository = service.image.as_deref().unwrap_or(&service.name);
+        let image = match format!("{registry}.azurecr.io/{repository}").parse::<ImageRef>() {
+            Ok(image) => image,
+            Err(error) => {
+                self.problem(repository, error.to_string(), None);
+                return None;
+            }
+        };
+        Some(ServiceConfig {
+            name: ServiceName::new(service.name),
+            path,
+            build: service.build,
+            context,
+            dockerfile,
+            build_args: service.build_args,
+            image,
+            manifests,
+            database: service.database,
+            watch,
+            sync,
+            depends_on: service.depends_on.iter().map(|d| ServiceName::new(d.clone())).collect(),
+        })
+    }
+
+    /// Resolves `relative` below `base`, and refuses paths that leave the project.
+    fn inside(&mut self, root: &Path, base: &Path, relative: &str) -> Option<PathBuf> {
+        let mut resolved = base.to_owned();
+        for component in Path::new(relative).components() {
+            match component {
+                Component::Normal(part) => resolved.push(part),
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    resolved.pop();
+                }
+                Component::RootDir | Component::Prefix(_) => {
+                    self.problem(relative, format!("path `{relative}` must be relative"), None);
+                    return None;
+                }
+            }
+        }
+        if !resolved.starts_with(root) {
+            self.problem(relative, format!("path `{relative}` leaves the project"), None);
+            return None;
+        }
+        Some(resolved)
+    }
+
+    fn in_dependency_order(&mut self, mut waiting: Vec<ServiceConfig>) -> Vec<ServiceConfig> {
+        let mut ordered: Vec<ServiceConfig> = Vec::new();
+        while !waiting.is_empty() {
+            let known: BTreeSet<ServiceName> = waiting.iter().map(|s| s.name.clone()).collect();
+            let (ready, rest): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|s| s.depends_on.iter().all(|d| !known.contains(d)));
+            if ready.is_empty() {
+                let cycle: Vec<&str> = rest.iter().map(|s| s.name.as_str()).collect();
+                let message = format!("services depend on each other in a circle: {}", cycle.join(", "));
+                let name = cycle.first().map_or(String::new(), |n| (*n).to_owned());
+                self.problem(&name, message, None);
+                return ordered;
+            }
+            ordered.extend(ready);
+            waiting = rest;
+        }
+        ordered
+    }
+}
+
+/// Whether a text is a DNS-1123 label.
+pub fn is_dns_label(text: &str) -> bool {
+    let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && edge(bytes[0])
+        && edge(bytes[bytes.len() - 1])
+        && bytes.iter().all(|&b| edge(b) || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(text, Path::new("/project")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => {
+                problems.into_iter().map(|p| format!("{}{}", p.message, p.hint.map_or(String::new(), |h| format!(" ({h})")))).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn all_unknown_keys_at_once_with_suggestions() {
+        let text = "name = \"shop\"\n[regstry]\nname = \"x\"\n[database]\nname = \"db\"\nengin = \"auto\"\n[cluster]\nkubernetes = 1\n";
+        assert_eq!(
+            problems(text),
+            [
+                "unknown key `regstry` (did you mean `registry`?)",
+                "unknown key `database.engin` (did you mean `engine`?)",
+                "`cluster.kubernetes` must be string, not an integer"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_minimal_project_has_defaults() {
+        let config = parse("name = \"shop\"", Path::new("/project")).unwrap();
+        assert_eq!(config.registry, "shopacr");
+        assert_eq!(config.node_pools[0].name, "nodepool1");
+        assert_eq!(config.tenant, "contoso");
+    }
+
+    #[test]
+    fn paths_stay_in_the_project_and_dependencies_exist() {
+        let text = "name = \"shop\"\n[[service]]\nname = \"a\"\npath = \"../a\"\ndepends-on = [\"b\"]\n";
+        let found = problems(text);
+        assert!(found.contains(&"path `../a` leaves the project".to_owned()), "{found:?}");
+        assert!(found.iter().any(|p| p.contains("unknown service `b`")), "{found:?}");
+    }
+
+    #[test]
+    fn order_follows_dependencies() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let text = "name = \"shop\"\n[[service]]\nname = \"a\"\npath = \"a\"\ndepends-on = [\"b\"]\n[[service]]\nname = \"b\"\npath = \"b\"\n";
+        let config = parse(text, dir.path()).unwrap();
+        let names: Vec<_> = config.services.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place() {
+        let found = parse("name = ", Path::new("/")).unwrap_err();
+        assert!(!found.is_empty());
+    }
+}
