@@ -117,7 +117,9 @@ fn check_value(
     if !fits {
         let wanted = match &schema["type"] {
             Value::String(one) => one.clone(),
-            Value::Array(several) => several.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or("value").into(),
+            Value::Array(several) => {
+                several.iter().filter_map(Value::as_str).find(|t| *t != "null").unwrap_or("value").into()
+            }
             _ => "value".into(),
         };
         problems.push(Problem { span, message: format!("`{path}` must be {wanted}, not {found}"), hint: None });

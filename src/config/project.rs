@@ -199,8 +199,14 @@ impl Validator<'_> {
         }
         let node_pools = self.node_pools(project.cluster.node_pools);
         let registry = project.registry.name.unwrap_or_else(|| format!("{}acr", project.name.replace('-', "")));
-        if !(5..=50).contains(&registry.len()) || !registry.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
-            self.problem(&registry, format!("registry name `{registry}` must be 5 to 50 lower-case letters and digits"), None);
+        if !(5..=50).contains(&registry.len())
+            || !registry.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        {
+            self.problem(
+                &registry,
+                format!("registry name `{registry}` must be 5 to 50 lower-case letters and digits"),
+                None,
+            );
         }
         self.dns_label(&project.identity.tenant, "identity.tenant");
         let database = project.database.map(|d| self.database(d));
@@ -431,9 +437,10 @@ mod tests {
     fn problems(text: &str) -> Vec<String> {
         match parse(text, Path::new("/project")) {
             Ok(_) => Vec::new(),
-            Err(problems) => {
-                problems.into_iter().map(|p| format!("{}{}", p.message, p.hint.map_or(String::new(), |h| format!(" ({h})")))).collect()
-            }
+            Err(problems) => problems
+                .into_iter()
+                .map(|p| format!("{}{}", p.message, p.hint.map_or(String::new(), |h| format!(" ({h})"))))
+                .collect(),
         }
     }
 
