@@ -4,6 +4,7 @@ pub mod component;
 pub mod files;
 pub mod http;
 pub mod net;
+pub mod oidc;
 pub mod pki;
 pub mod recorder;
 pub mod supervisor;
