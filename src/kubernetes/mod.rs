@@ -1,1 +1,3 @@
-//! See the map in the crate root.
+//! The embedded control plane: a Kubernetes API server without etcd.
+
+pub mod store;
