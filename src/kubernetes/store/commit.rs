@@ -191,7 +191,8 @@ impl Committer {
                 return;
             }
         }
-        self.snapshot_length = state.tables.iter().flat_map(|t| t.range(None, None)).map(|o| o.bytes.len() as u64).sum();
+        self.snapshot_length =
+            state.tables.iter().flat_map(|t| t.range(None, None)).map(|o| o.bytes.len() as u64).sum();
         let (dir, names) = (self.dir.clone(), self.tables.read().names.clone());
         self.snapshot = std::thread::Builder::new()
             .name("store-snapshot".into())

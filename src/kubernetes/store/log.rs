@@ -159,7 +159,10 @@ impl Segment {
     /// Appends whole frames; on error nothing of them stays.
     pub fn append(&mut self, frames: &[u8]) -> Result<(), std::io::Error> {
         if self.broken {
-            return Err(std::io::Error::other(format!("{} could not be cut after a failed write", self.path.display())));
+            return Err(std::io::Error::other(format!(
+                "{} could not be cut after a failed write",
+                self.path.display()
+            )));
         }
         let written = self.file.write_all(frames).and_then(|()| if self.sync { self.file.sync_data() } else { Ok(()) });
         match written {

@@ -76,9 +76,9 @@ impl Header {
     pub fn of(object: &Value, paths: &[&str]) -> Self {
         let metadata = &object["metadata"];
         let text = |value: &Value| value.as_str().unwrap_or_default().into();
-        let labels = metadata["labels"].as_object().map(|labels| {
-            labels.iter().map(|(key, value)| (key.as_str().into(), text(value))).collect::<Vec<_>>()
-        });
+        let labels = metadata["labels"]
+            .as_object()
+            .map(|labels| labels.iter().map(|(key, value)| (key.as_str().into(), text(value))).collect::<Vec<_>>());
         let owners = metadata["ownerReferences"].as_array();
         Self {
             uid: text(&metadata["uid"]),
