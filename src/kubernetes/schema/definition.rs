@@ -1,0 +1,140 @@
+//! The type tree a kind is made of.
+//!
+//! Built-in definitions live in one static arena and refer to each other by number, so that
+//! recursive types need no cycles; definitions of custom resources are trees of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// An object type: a structure with named fields.
+#[derive(Debug, Default)]
+pub struct Definition {
+    /// `io.k8s.api.core.v1.PodSpec`; for custom resources the path inside their schema.
+    pub name: String,
+    /// Name of the Go type, as error messages print it: `PodSpec`.
+    pub go_name: String,
+    /// Fields by JSON name.
+    pub fields: HashMap<String, Field>,
+    /// JSON names of fields that must be present, in the schema's order.
+    pub required: Vec<String>,
+    /// Whether unknown fields are kept (`x-kubernetes-preserve-unknown-fields`).
+    pub preserve_unknown: bool,
+    /// Whether the object is a full resource embedded in another one
+    /// (`x-kubernetes-embedded-resource`).
+    pub embedded_resource: bool,
+    /// Whether the whole structure is replaced as one value by server-side apply.
+    pub atomic: bool,
+    /// Protobuf tag → where the value goes.
+    pub tags: HashMap<u32, TagTarget>,
+}
+
+/// Where the value of a protobuf tag goes in JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TagTarget {
+    /// The field of this JSON name.
+    Field(String),
+    /// A message whose fields belong to the surrounding object (Go's inline structs).
+    Inline(Reference),
+}
+
+/// A use of a type: in a field, as a list's item, or as a map's value.
+#[derive(Clone, Debug, Default)]
+pub struct Field {
+    /// The type.
+    pub shape: Shape,
+    /// How server-side apply treats a list or map.
+    pub list_type: ListType,
+    /// Whether a map is replaced as one value by server-side apply.
+    pub atomic_map: bool,
+    /// Strategic merge: merge the list or map rather than replace it.
+    pub merge: bool,
+    /// Strategic merge: keep only the keys the patch names (`retainKeys`).
+    pub retain_keys: bool,
+    /// Strategic merge: key of a list of objects.
+    pub merge_key: Option<String>,
+    /// Whether an explicit zero (`0`, `false`, `""`) differs from absence (a pointer in Go).
+    pub pointer: bool,
+    /// Whether `null` is a value of its own (CRDs: `nullable: true`).
+    pub nullable: bool,
+    /// Default from a CRD's schema.
+    pub default: Option<Arc<serde_json::Value>>,
+}
+
+/// The type of a value.
+#[derive(Clone, Debug, Default)]
+pub enum Shape {
+    /// Any JSON value, kept as it is (`RawExtension`, `JSON`, `FieldsV1`).
+    #[default]
+    Any,
+    /// Text.
+    String,
+    /// Whole number of at most 32 bits.
+    Int32,
+    /// Whole number of at most 64 bits.
+    Int64,
+    /// Number.
+    Number,
+    /// Truth value.
+    Boolean,
+    /// Base64 text.
+    Bytes,
+    /// Amount with a suffix, such as `500m` or `1Gi`.
+    Quantity,
+    /// Number or text.
+    IntOrString,
+    /// RFC 3339 time in seconds.
+    Time,
+    /// RFC 3339 time in microseconds.
+    MicroTime,
+    /// Go duration, such as `1m30s`.
+    Duration,
+    /// Object with named fields.
+    Object(Reference),
+    /// Object with free keys and values of one type.
+    Map(Box<Field>),
+    /// Array.
+    List(Box<Field>),
+}
+
+/// How server-side apply treats a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// Replaced as one value.
+    #[default]
+    Atomic,
+    /// Scalars, each once.
+    Set,
+    /// Objects identified by these fields.
+    Map(Vec<String>),
+}
+
+/// A reference to a [`Definition`].
+#[derive(Clone, Debug)]
+pub enum Reference {
+    /// Number in the arena of built-in definitions.
+    Builtin(u32),
+    /// Definition of a custom resource.
+    Custom(Arc<Definition>),
+}
+
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Builtin(a), Self::Builtin(b)) => a == b,
+            (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Reference {}
+
+impl Field {
+    /// Type of a list's items or a map's values.
+    pub fn element(&self) -> Option<&Field> {
+        match &self.shape {
+            Shape::List(element) | Shape::Map(element) => Some(element),
+            _ => None,
+        }
+    }
+}
