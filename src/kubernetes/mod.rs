@@ -1,8 +1,6 @@
-//! The embedded control plane: a Kubernetes API server without etcd.
-
-pub mod store;
-//! Embedded control plane (DESIGN §6). See the map in the crate root.
+//! The embedded control plane: a Kubernetes API server without etcd (DESIGN §6).
 
 pub mod codec;
 pub mod patch;
 pub mod schema;
+pub mod store;
