@@ -3,6 +3,7 @@
 //! | module | subject |
 //! | - | - |
 //! | [`name`] | group, version, kind, resource as map keys |
+//! | [`builtin`] | the definitions of Kubernetes 1.36, from the blob |
 //! | [`definition`] | the type tree a kind is made of; compiled from the blob or from a CRD |
 //! | [`resource`] | one row of the resource table: routes, verbs, subresources, columns |
 //! | [`registry`] | [`Schema`]: immutable snapshot of rows and definitions; [`SchemaHandle`]: swaps it |
@@ -10,8 +11,6 @@
 //! Everything is data: a kind is added by a row, never by code.
 //!
 //! Arriving next, with these signatures:
-//! `Schema::builtin() -> Schema` (all rows);
-//! `Resource::definition() -> Option<&Definition>`;
 //! `discovery::{api_versions(addr), api_group_list(&Schema), api_group(&Schema, group) -> Option,
 //! api_resource_list(&Schema, group, version) -> Option, aggregated(&Schema, Root::{Core, Groups})} -> Value`;
 //! `openapi::v3_index(&Schema) -> Value`, `openapi::v3(&Schema, "apis/apps/v1") -> Option<Document{bytes: Bytes, hash}>`,
@@ -24,10 +23,14 @@
 //! `convert::convert(&mut Value, to: &GroupVersionKind) -> Result<(), SchemaError>` (HPA v1/v2, events);
 //! `custom::rows(crd: &Value) -> Result<Vec<Resource>, SchemaError>`.
 
+pub mod builtin;
 pub mod definition;
+#[cfg(test)]
+mod generate;
 pub mod name;
 pub mod registry;
 pub mod resource;
+mod rows;
 
 pub use definition::{Definition, Field, ListType, Shape};
 pub use name::{GroupVersion, GroupVersionKind, GroupVersionResource};

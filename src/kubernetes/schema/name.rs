@@ -1,5 +1,6 @@
 //! Group, version, kind and resource as map keys.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// `apps/v1`, or `v1` for the core group.
@@ -44,7 +45,7 @@ impl fmt::Display for GroupVersion {
 }
 
 /// A kind in a version of a group.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupVersionKind {
     /// API group; empty for the core group.
     pub group: String,

@@ -16,6 +16,14 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// The built-in resources of Kubernetes 1.36.
+    ///
+    /// # Panics
+    /// Never: the table is part of the binary, and a test reads it.
+    pub fn builtin() -> Self {
+        let rows = super::rows::builtin().expect("resources.toml is well-formed");
+        Self::new(rows.into_iter().map(Arc::new)).expect("resources.toml has no duplicates")
+    }
     /// A snapshot of these rows.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! One row of the resource table: what a resource is called, which verbs it has, how it prints.
 
-use super::definition::Reference;
+use super::definition::{Definition, Reference};
 use super::name::{GroupVersion, GroupVersionKind, GroupVersionResource};
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,13 @@ impl Verb {
     }
 }
 
+impl Verb {
+    /// From the name discovery and RBAC use.
+    pub fn parse(name: &str) -> Option<Self> {
+        serde::Deserialize::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name)).ok()
+    }
+}
+
 /// A resource in one version: a row of the table, or of a CRD.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -75,13 +82,17 @@ pub struct Resource {
     /// Whether nothing is stored: the answer is computed from the request (access reviews) or
     /// from elsewhere (`componentstatuses`, `metrics.k8s.io`).
     pub computed: bool,
-    /// Type of objects; `None` when the schema has none (then every field is kept).
+    /// See [`Self::definition`].
     pub definition: Option<Reference>,
     /// Whether the row comes from a `CustomResourceDefinition`.
     pub custom: bool,
 }
 
 impl Resource {
+    /// Type of objects; `None` when the schema has none (then every field is kept).
+    pub fn definition(&self) -> Option<&Definition> {
+        self.definition.as_ref().map(Reference::get)
+    }
     /// Group, version and plural name.
     pub fn gvr(&self) -> GroupVersionResource {
         GroupVersionResource::new(&*self.group, &*self.version, &*self.name)
@@ -134,7 +145,7 @@ pub struct Subresource {
 }
 
 /// Where a scalable resource keeps its numbers; dotted JSON paths without leading dot.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScalePaths {
     /// Wanted replicas, such as `spec.replicas`.
     pub spec_replicas: String,
@@ -145,36 +156,36 @@ pub struct ScalePaths {
     pub selector: Option<String>,
 }
 
+impl ScalePaths {
+    /// Those of every built-in scalable kind.
+    pub fn builtin() -> Self {
+        Self {
+            spec_replicas: "spec.replicas".into(),
+            status_replicas: "status.replicas".into(),
+            selector: Some("spec.selector".into()),
+        }
+    }
+}
+
 /// A printer column.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Column {
     /// Header, such as `Ready`.
     pub name: String,
     /// OpenAPI type: `string`, `integer`, `number`, `boolean`, `date`.
-    #[serde(rename = "type", default = "string_type")]
     pub type_: String,
     /// OpenAPI format; `name` for the name column.
-    #[serde(default)]
     pub format: String,
     /// 0: always; 1 and above: only with `-o wide`.
-    #[serde(default)]
     pub priority: i32,
     /// Shown by `kubectl get -o wide --show-…` help and explain.
-    #[serde(default)]
     pub description: String,
     /// Where the cell comes from.
-    #[serde(flatten)]
     pub source: ColumnSource,
 }
 
-fn string_type() -> String {
-    "string".into()
-}
-
 /// Where a cell comes from.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 pub enum ColumnSource {
     /// JSONPath inside the object, such as `.spec.nodeName`.
     Path(String),
