@@ -6,4 +6,5 @@ pub mod event;
 pub mod ids;
 pub mod image_ref;
 pub mod journey;
+pub mod log;
 pub mod world;

@@ -1,6 +1,7 @@
 //! What every running part shares: lifecycle, events, TLS, HTTP glue, dialers, files.
 
 pub mod component;
+pub mod control;
 pub mod files;
 pub mod http;
 pub mod net;

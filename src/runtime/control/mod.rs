@@ -1,0 +1,34 @@
+//! The control API: HTTP on a Unix socket of the state folder (DESIGN §4).
+//!
+//! | request | answer |
+//! | - | - |
+//! | `GET /v1/world` | the [`World`](crate::model::world::World) now, JSON |
+//! | `GET /v1/events` | server-sent events: `world` first and after a lag, then each `event` |
+//! | `GET /v1/logs?service=&tail=&follow=` | JSON lines of [`LogLine`](crate::model::log::LogLine) |
+//! | `GET /v1/info` | process id, project folder and environment of the running aksim |
+//! | `POST /v1/commands` | [`Command`](crate::model::command::Command) in, [`CommandReply`](crate::model::command::CommandReply) out |
+//!
+//! The socket is 0600 in a 0700 folder: whoever can open it is the user who started aksim.
+
+mod client;
+mod server;
+
+pub use client::{ControlClient, ControlError};
+pub use server::{CommandRequest, ControlServer, LogSource};
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Who answers at the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Info {
+    /// Process id of the running aksim.
+    pub pid: u32,
+    /// Project folder.
+    pub project: PathBuf,
+    /// Environment's name.
+    pub name: String,
+    /// Version of the running aksim.
+    pub version: String,
+}
