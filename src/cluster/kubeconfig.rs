@@ -92,7 +92,8 @@ pub fn render(context: &Context) -> String {
 pub fn merge(path: &Path, context: &Context) -> Result<Option<String>, KubeconfigError> {
     change(path, |config| {
         put(config, context);
-        let before = config["current-context"].as_str().filter(|c| !c.is_empty() && *c != context.name).map(str::to_owned);
+        let before =
+            config["current-context"].as_str().filter(|c| !c.is_empty() && *c != context.name).map(str::to_owned);
         config["current-context"] = context.name.clone().into();
         before
     })
@@ -114,9 +115,8 @@ pub fn remove(path: &Path, name: &str, previous: Option<&str>) -> Result<(), Kub
             }
         }
         if config["current-context"] == name {
-            let exists = previous.filter(|p| {
-                config["contexts"].as_array().is_some_and(|list| list.iter().any(|c| c["name"] == **p))
-            });
+            let exists = previous
+                .filter(|p| config["contexts"].as_array().is_some_and(|list| list.iter().any(|c| c["name"] == **p)));
             config["current-context"] = exists.unwrap_or_default().into();
         }
     })

@@ -87,7 +87,9 @@ impl ManifestError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read { .. } | Self::Empty { .. } => Some("name the files in `manifests` of the [[service]]"),
-            Self::NotRendered { .. } => Some("render it in the service's `build` command and name its output in `manifests`"),
+            Self::NotRendered { .. } => {
+                Some("render it in the service's `build` command and name its output in `manifests`")
+            }
             _ => None,
         }
     }
@@ -171,10 +173,12 @@ fn read_file(path: &Path, manifests: &mut Vec<Manifest>) -> Result<(), ManifestE
 
 fn flatten_list(document: Value) -> Vec<Value> {
     match document {
-        Value::Object(mut map) if map.get("kind").and_then(Value::as_str) == Some("List") => match map.remove("items") {
-            Some(Value::Array(items)) => items,
-            _ => Vec::new(),
-        },
+        Value::Object(mut map) if map.get("kind").and_then(Value::as_str) == Some("List") => {
+            match map.remove("items") {
+                Some(Value::Array(items)) => items,
+                _ => Vec::new(),
+            }
+        }
         other => vec![other],
     }
 }
@@ -201,9 +205,10 @@ pub fn substitute_image(object: &mut Value, image: &ImageRef) -> usize {
             for (key, value) in map.iter_mut() {
                 if matches!(key.as_str(), "containers" | "initContainers" | "ephemeralContainers") {
                     for container in value.as_array_mut().into_iter().flatten() {
-                        let same = container["image"].as_str().and_then(|i| i.parse::<ImageRef>().ok()).is_some_and(
-                            |i| i.registry == image.registry && i.repository == image.repository,
-                        );
+                        let same = container["image"]
+                            .as_str()
+                            .and_then(|i| i.parse::<ImageRef>().ok())
+                            .is_some_and(|i| i.registry == image.registry && i.repository == image.repository);
                         if same {
                             container["image"] = Value::String(image.to_string());
                             replaced += 1;

@@ -82,7 +82,9 @@ fn of_container(pod: &Pod, status: &ContainerStatus, restarts: i32) -> Option<Po
         }
     }
     match exit {
-        Some(message) if status.restart_count >= restarts && (state.terminated.is_some() || status.restart_count > restarts) => {
+        Some(message)
+            if status.restart_count >= restarts && (state.terminated.is_some() || status.restart_count > restarts) =>
+        {
             Some(failure("Error", message))
         }
         _ => None,

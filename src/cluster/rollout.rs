@@ -152,8 +152,10 @@ impl<'a> Rollout<'a> {
         let slices = objects::<EndpointSlice>(self.client, namespace, watcher::Config::default());
         futures::stream::select_all([
             deployments.filter_map(async |e| one(e, |d| Some(Seen::Deployment(Box::new(d))), |_| None)).boxed(),
-            pods.filter_map(async |e| one(e, |p| Some(Seen::Pod(Box::new(p))), |p: Pod| Some(Seen::PodGone(p.name_any()))))
-                .boxed(),
+            pods.filter_map(async |e| {
+                one(e, |p| Some(Seen::Pod(Box::new(p))), |p: Pod| Some(Seen::PodGone(p.name_any())))
+            })
+            .boxed(),
             events.filter_map(async |e| one(e, |e| Some(Seen::Event(Box::new(e))), |_| None)).boxed(),
             slices.filter_map(async |e| one(e, |s| Some(Seen::Slice(Box::new(s))), |_| None)).boxed(),
         ])
@@ -246,9 +248,10 @@ impl<'a> Rollout<'a> {
         let name = pod.name_any();
         self.slices.values().any(|s| {
             s.endpoints.iter().flatten().any(|e| e.target_ref.as_ref().and_then(|r| r.name.as_ref()) == Some(&name))
-        }) || self.slices.values().any(|s| {
-            s.labels().get("kubernetes.io/service-name").is_some_and(|n| *n == self.target.deployment)
-        })
+        }) || self
+            .slices
+            .values()
+            .any(|s| s.labels().get("kubernetes.io/service-name").is_some_and(|n| *n == self.target.deployment))
     }
 
     fn pass(&mut self, hop: Hop, detail: String, on_hop: &mut (impl FnMut(Passed) + Send)) {
@@ -313,7 +316,11 @@ impl<'a> Rollout<'a> {
     }
 }
 
-fn objects<K>(client: &Client, namespace: &str, config: watcher::Config) -> BoxStream<'static, watcher::Result<Event<K>>>
+fn objects<K>(
+    client: &Client,
+    namespace: &str,
+    config: watcher::Config,
+) -> BoxStream<'static, watcher::Result<Event<K>>>
 where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
@@ -359,7 +366,8 @@ async fn request(dialer: &SharedDialer, address: SocketAddr, path: &str) -> std:
         }
     }
     let line = String::from_utf8_lossy(&head);
-    line.split_whitespace().nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| {
-        std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP")
-    })
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }

@@ -58,7 +58,8 @@ impl CertificateResolver {
         if let Some(certificate) = issued.get(name) {
             return Some(certificate.clone());
         }
-        let certificate = issue(&self.pki, &[name]).inspect_err(|error| tracing::warn!(%error, name, "certificate")).ok()?;
+        let certificate =
+            issue(&self.pki, &[name]).inspect_err(|error| tracing::warn!(%error, name, "certificate")).ok()?;
         issued.insert(name.to_owned(), certificate.clone());
         Some(certificate)
     }

@@ -80,8 +80,11 @@ enum Destination {
 
 impl Proxy {
     pub fn new(config: ProxyConfig) -> Self {
-        let connector =
-            Connector { dialer: config.dialer.clone(), tls: config.tls.clone(), azure_names: config.azure_names.clone().into() };
+        let connector = Connector {
+            dialer: config.dialer.clone(),
+            tls: config.tls.clone(),
+            azure_names: config.azure_names.clone().into(),
+        };
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(20)).build(connector);
         let shared = Shared { config, client, next: AtomicUsize::new(0), last: parking_lot::Mutex::default() };
         Self { shared: Arc::new(shared) }
@@ -134,7 +137,12 @@ impl Shared {
         Some(Destination::Endpoints { name: backend.name.clone(), endpoints: backend.endpoints.clone() })
     }
 
-    async fn forward(&self, mut request: Request<Incoming>, authority: &str, destination: Destination) -> Response<Body> {
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        authority: &str,
+        destination: Destination,
+    ) -> Response<Body> {
         let upgrade = request.headers().get(UPGRADE).cloned();
         let client_upgrade = upgrade.as_ref().map(|_| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
@@ -203,7 +211,8 @@ impl Shared {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, tail) = rest.split_at(end);
         if self.config.azure_names.iter().any(|a| a.host == host && a.port == 443)
-            && let Ok(local) = HeaderValue::from_str(&format!("https://{host}{LOCAL_SUFFIX}:{}{tail}", self.config.port))
+            && let Ok(local) =
+                HeaderValue::from_str(&format!("https://{host}{LOCAL_SUFFIX}:{}{tail}", self.config.port))
         {
             headers.insert(LOCATION, local);
         }
@@ -301,7 +310,8 @@ impl Service<Uri> for Connector {
         let this = self.clone();
         Box::pin(async move {
             let connect = this.connect(uri);
-            let stream = tokio::time::timeout(CONNECT_DEADLINE, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
+            let stream =
+                tokio::time::timeout(CONNECT_DEADLINE, connect).await.map_err(|_| io::ErrorKind::TimedOut)??;
             Ok(TokioIo::new(stream))
         })
     }

@@ -85,9 +85,10 @@ impl RouteTable {
         let host = host.to_ascii_lowercase();
         let wildcard = host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
         let candidates = [Some(host), wildcard, Some(String::new())];
-        candidates.into_iter().flatten().find_map(|name| {
-            self.hosts.get(&name)?.iter().find(|rule| matches(rule, path)).map(|rule| &rule.backend)
-        })
+        candidates
+            .into_iter()
+            .flatten()
+            .find_map(|name| self.hosts.get(&name)?.iter().find(|rule| matches(rule, path)).map(|rule| &rule.backend))
     }
 
     /// Whether some rule has this host, wildcards included.
@@ -105,7 +106,9 @@ impl RouteTable {
 /// Whether the front door serves this Ingress: its class, or none given.
 pub fn is_ours(ingress: &Ingress) -> bool {
     let class = ingress.spec.as_ref().and_then(|s| s.ingress_class_name.as_deref());
-    class.or(ingress.annotations().get("kubernetes.io/ingress.class").map(String::as_str)).is_none_or(|c| c == INGRESS_CLASS)
+    class
+        .or(ingress.annotations().get("kubernetes.io/ingress.class").map(String::as_str))
+        .is_none_or(|c| c == INGRESS_CLASS)
 }
 
 fn matches(rule: &Rule, path: &str) -> bool {
@@ -140,7 +143,8 @@ fn resolve(
         if !of_service {
             continue;
         }
-        let same_name = |name: &Option<String>| name.as_deref().unwrap_or("") == service_port.name.as_deref().unwrap_or("");
+        let same_name =
+            |name: &Option<String>| name.as_deref().unwrap_or("") == service_port.name.as_deref().unwrap_or("");
         let Some(target) = slice.ports.iter().flatten().find(|p| same_name(&p.name)).and_then(|p| p.port) else {
             continue;
         };
@@ -178,13 +182,15 @@ mod tests {
         })).unwrap();
         let service = |name: &str| -> Service {
             serde_json::from_value(json!({"metadata": {"name": name, "namespace": "default"},
-                "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}})).unwrap()
+                "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}))
+            .unwrap()
         };
         let slice = |name: &str, ip: &str, ready: bool| -> EndpointSlice {
             serde_json::from_value(json!({"metadata": {"name": format!("{name}-{ip}"), "namespace": "default",
                 "labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4",
                 "endpoints": [{"addresses": [ip], "conditions": {"ready": ready}}],
-                "ports": [{"name": "http", "port": 8080}]})).unwrap()
+                "ports": [{"name": "http", "port": 8080}]}))
+            .unwrap()
         };
         let services = ["web", "api"].map(|n| (("default".to_owned(), n.to_owned()), service(n))).into();
         let slices =

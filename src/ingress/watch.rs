@@ -80,8 +80,11 @@ pub async fn follow(client: Client, routes: watch::Sender<Arc<RouteTable>>, on_s
         if !(ingresses.synced && services.synced && slices.synced) {
             continue;
         }
-        let table =
-            RouteTable::build(ingresses.objects.values(), &services.objects, &slices.objects.values().collect::<Vec<_>>());
+        let table = RouteTable::build(
+            ingresses.objects.values(),
+            &services.objects,
+            &slices.objects.values().collect::<Vec<_>>(),
+        );
         routes.send_if_modified(|current| {
             let changed = **current != table;
             if changed {

@@ -153,9 +153,10 @@ impl ControlClient {
         let not_running = |source| ControlError::NotRunning { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(not_running)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let request = request.header("host", "aksim").body(Full::new(Bytes::from(body))).map_err(|e| {
-            ControlError::Refused { message: e.to_string() }
-        })?;
+        let request = request
+            .header("host", "aksim")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| ControlError::Refused { message: e.to_string() })?;
         // hyper wants its connection polled until the body ends. The task holds the socket alone
         // and ends when the body is dropped.
         tokio::spawn(connection);
