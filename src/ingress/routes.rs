@@ -70,7 +70,7 @@ impl RouteTable {
         }
         for rules in table.hosts.values_mut() {
             // Longest path first; of equal ones the exact first.
-            rules.sort_by(|a, b| (b.path.len(), b.kind).cmp(&(a.path.len(), a.kind)));
+            rules.sort_by_key(|rule| std::cmp::Reverse((rule.path.len(), rule.kind)));
         }
         table
     }

@@ -1,0 +1,356 @@
+//! The inner loop itself: one readable function from a change to the first request it serves.
+
+use super::{
+    build_command::{self, BuildCommandError},
+    fingerprint::{self, LastBuild},
+};
+use crate::{
+    cluster::{
+        apply::{Applier, ApplyError},
+        manifests::{self, Manifest, ManifestError},
+        rollout::{Rollout, RolloutError, Target},
+    },
+    config::ServiceConfig,
+    model::{
+        endpoint::Endpoint,
+        event::{EventBody, FlowRow, ServiceState},
+        ids::{JourneyId, ServiceName},
+        image_ref::ImageRef,
+        journey::{Hop, JourneyOutcome},
+    },
+    runtime::{net::SharedDialer, recorder::Recorder},
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use serde_json::{Value, json};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Label on pods and workloads with the name of the service they belong to.
+pub const SERVICE_LABEL: &str = "aksim.dev/service";
+/// How long a rollout may take.
+const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Builds and pushes images.
+#[async_trait]
+pub trait Packager: Send + Sync + 'static {
+    /// Builds the service's image, telling what it does line by line. The result names it by a
+    /// tag made from its content, so that equal content is an equal name.
+    async fn build(&self, service: &ServiceConfig, on_line: &(dyn for<'a> Fn(&'a str) + Send + Sync))
+    -> Result<ImageRef, String>;
+    /// Pushes the image that `build` has made; its digest.
+    async fn push(&self, image: &ImageRef) -> Result<String, String>;
+}
+
+/// Copies files into running containers.
+#[async_trait]
+pub trait FileSync: Send + Sync + 'static {
+    /// Puts `content` (or removes the file, when `None`) at `path` in every container of the pod
+    /// that runs the service's image; the number of containers.
+    async fn put(&self, pod: &Pod, image: &ImageRef, path: &str, content: Option<&[u8]>) -> Result<usize, String>;
+}
+
+/// What every cycle of a project uses.
+#[derive(Clone)]
+pub struct CycleContext {
+    /// Project folder.
+    pub root: PathBuf,
+    /// Folder for fingerprints.
+    pub state: PathBuf,
+    /// Environment's id, for labels.
+    pub environment: String,
+    /// The cluster.
+    pub client: Client,
+    /// Reaches pods.
+    pub dialer: SharedDialer,
+    /// Facts go here.
+    pub recorder: Recorder,
+    /// Image builder and registry.
+    pub packager: Arc<dyn Packager>,
+    /// Live sync.
+    pub sync: Arc<dyn FileSync>,
+    /// Port of the front door, for the URLs of services.
+    pub ingress_port: u16,
+    /// One build command at a time: compilers use all cores themselves.
+    pub build_slot: Arc<Semaphore>,
+}
+
+/// Why a cycle ended without serving the change.
+#[derive(Debug, thiserror::Error)]
+pub enum CycleError {
+    /// The build command failed.
+    #[error(transparent)]
+    BuildCommand(#[from] BuildCommandError),
+    /// The image could not be built.
+    #[error("{0}")]
+    Image(String),
+    /// The image could not be pushed.
+    #[error("push: {0}")]
+    Push(String),
+    /// A manifest is not right.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The cluster refused an object.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The new version does not come up.
+    #[error(transparent)]
+    Rollout(#[from] RolloutError),
+    /// A file could not be copied into a container.
+    #[error("sync {path}: {message}")]
+    Sync {
+        /// Path in the container.
+        path: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl CycleError {
+    fn superseded(&self) -> bool {
+        matches!(self, Self::BuildCommand(BuildCommandError::Cancelled) | Self::Rollout(RolloutError::Cancelled))
+    }
+}
+
+/// One change of one service on its way.
+pub struct Cycle<'a> {
+    context: &'a CycleContext,
+    service: &'a ServiceConfig,
+    journey: JourneyId,
+    cancel: CancellationToken,
+}
+
+impl<'a> Cycle<'a> {
+    /// Begins a journey: `saved` is the moment of its cause.
+    pub fn begin(
+        context: &'a CycleContext,
+        service: &'a ServiceConfig,
+        cause: &str,
+        saved: Timestamp,
+        cancel: CancellationToken,
+    ) -> Self {
+        let journey = JourneyId::new(format!("{:032x}", rand::random::<u128>()));
+        context.recorder.record(EventBody::JourneyStarted {
+            journey: journey.clone(),
+            service: service.name.clone(),
+            cause: cause.to_owned(),
+            started: saved,
+        });
+        let cycle = Self { context, service, journey, cancel };
+        cycle.hop(Hop::Saved, saved, cause);
+        cycle
+    }
+
+    /// The journey's id.
+    pub fn journey(&self) -> &JourneyId {
+        &self.journey
+    }
+
+    /// Build, push, apply, wait until the new version answers. With `force`, an image is built
+    /// even when no input has changed. `restarts` is how often a container may end on its way up.
+    ///
+    /// # Errors
+    /// [`CycleError`], already recorded with its evidence; the old version keeps serving.
+    pub async fn deploy(self, force: bool, restarts: i32) -> Result<(), CycleError> {
+        let outcome = self.deploy_steps(force, restarts).await;
+        self.end(outcome)
+    }
+
+    /// Apply the manifests with the image as it is.
+    ///
+    /// # Errors
+    /// As [`Cycle::deploy`].
+    pub async fn apply(self) -> Result<(), CycleError> {
+        let outcome = self.deploy_steps(false, 0).await;
+        self.end(outcome)
+    }
+
+    /// Copy files into running containers.
+    ///
+    /// # Errors
+    /// As [`Cycle::deploy`].
+    pub async fn sync(self, files: &[(PathBuf, String)]) -> Result<(), CycleError> {
+        let outcome = self.sync_steps(files).await;
+        self.end(outcome)
+    }
+
+    async fn deploy_steps(&self, force: bool, restarts: i32) -> Result<String, CycleError> {
+        // Read first: a broken manifest should not cost a build.
+        let manifests = manifests::load(&self.service.manifests)?;
+        let image = self.image(force).await?;
+        self.state(ServiceState::RollingOut, Some(&image), "applying manifests");
+        let (targets, endpoints) = self.apply_manifests(manifests, &image, restarts).await?;
+        self.hop(Hop::Applied, Timestamp::now(), &format!("{} manifest(s)", self.service.manifests.len()));
+        self.flow(FlowRow::Deploy, true, format!("{} applied with {image}", self.service.name));
+        for target in targets {
+            let rollout = Rollout::new(&self.context.client, &self.context.dialer, target);
+            rollout.wait(ROLLOUT_DEADLINE, &self.cancel, |(hop, at, detail)| self.hop(hop, at, &detail)).await?;
+        }
+        let version = image.tag.clone().unwrap_or_default();
+        self.context.recorder.record(EventBody::Service {
+            service: self.service.name.clone(),
+            state: ServiceState::Ready,
+            version: Some(version.clone()),
+            message: String::new(),
+            endpoints,
+        });
+        Ok(version)
+    }
+
+    /// The service's image in the registry: as it was when no input has changed, else built anew.
+    async fn image(&self, force: bool) -> Result<ImageRef, CycleError> {
+        let inputs = fingerprint::of(self.service);
+        if !force
+            && let Some(last) = fingerprint::load(&self.context.state, self.service)
+            && last.inputs == inputs
+        {
+            self.hop(Hop::Built, Timestamp::now(), "unchanged");
+            return Ok(last.image);
+        }
+        self.state(ServiceState::Building, None, "");
+        let on_line = |line: &str| tracing::info!(target: "build", service = %self.service.name, "{line}");
+        if !self.service.build.is_empty() {
+            let _slot = self.context.build_slot.acquire().await;
+            build_command::run(&self.service.build, &self.context.root, &self.cancel, on_line).await?;
+        }
+        let image = self.context.packager.build(self.service, &on_line).await.map_err(CycleError::Image)?;
+        self.hop(Hop::Built, Timestamp::now(), image.tag.as_deref().unwrap_or_default());
+        self.state(ServiceState::Pushing, Some(&image), "");
+        let digest = self.context.packager.push(&image).await.map_err(CycleError::Push)?;
+        self.hop(Hop::Pushed, Timestamp::now(), &digest);
+        self.flow(FlowRow::Package, true, format!("{image} {digest}"));
+        if let Err(error) = fingerprint::store(&self.context.state, self.service, &LastBuild { inputs, image: image.clone() }) {
+            tracing::warn!(%error, service = %self.service.name, "the next `up` will build again");
+        }
+        Ok(image)
+    }
+
+    async fn apply_manifests(
+        &self,
+        manifests: Vec<Manifest>,
+        image: &ImageRef,
+        restarts: i32,
+    ) -> Result<(Vec<Target>, Vec<Endpoint>), CycleError> {
+        let mut applier = Applier::new(self.context.client.clone(), &self.context.environment);
+        let (mut targets, mut endpoints) = (Vec::new(), Vec::new());
+        for mut manifest in manifests {
+            let ours = manifests::substitute_image(&mut manifest.object, image) > 0;
+            mark(&mut manifest.object, &self.service.name);
+            let applied = applier.apply(&manifest).await?;
+            match manifest.kind() {
+                "Deployment" => targets.push(Target {
+                    namespace: manifest.namespace().to_owned(),
+                    deployment: manifest.name().to_owned(),
+                    generation: applied.metadata.generation.unwrap_or(0),
+                    image: ours.then(|| image.to_string()),
+                    restarts,
+                }),
+                "Ingress" => endpoints.extend(urls(&manifest.object, self.context.ingress_port)),
+                _ => {}
+            }
+        }
+        Ok((targets, endpoints))
+    }
+
+    async fn sync_steps(&self, files: &[(PathBuf, String)]) -> Result<String, CycleError> {
+        let api: Api<Pod> = Api::all(self.context.client.clone());
+        let selector = ListParams::default().labels(&format!("{SERVICE_LABEL}={}", self.service.name));
+        let failed = |path: &str, message: String| CycleError::Sync { path: path.to_owned(), message };
+        let pods = api.list(&selector).await.map_err(|e| failed("pods", e.to_string()))?;
+        let mut containers = 0;
+        for (from, to) in files {
+            let content = match std::fs::read(from) {
+                Ok(content) => Some(content),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => return Err(failed(to, error.to_string())),
+            };
+            for pod in pods.iter().filter(|p| p.metadata.deletion_timestamp.is_none()) {
+                let put = self.context.sync.put(pod, &self.service.image, to, content.as_deref()).await;
+                containers += put.map_err(|e| failed(to, format!("pod {}: {e}", pod.name_any())))?;
+            }
+        }
+        let paths: Vec<&str> = files.iter().map(|(_, to)| to.as_str()).collect();
+        if containers == 0 {
+            return Err(failed(&paths.join(", "), "no running container of the service".into()));
+        }
+        self.hop(Hop::Synced, Timestamp::now(), &format!("{} in {containers} container(s)", paths.join(", ")));
+        Ok(String::new())
+    }
+
+    fn end(self, outcome: Result<String, CycleError>) -> Result<(), CycleError> {
+        let (ended, result) = match outcome {
+            Ok(_) => (JourneyOutcome::Served, Ok(())),
+            Err(error) if error.superseded() => (JourneyOutcome::Superseded, Err(error)),
+            Err(error) => {
+                let message = error.to_string();
+                self.state(ServiceState::Failed, None, &message);
+                (JourneyOutcome::Failed(message.lines().next().unwrap_or_default().to_owned()), Err(error))
+            }
+        };
+        self.context.recorder.record(EventBody::JourneyEnded { journey: self.journey.clone(), outcome: ended });
+        result
+    }
+
+    fn state(&self, state: ServiceState, image: Option<&ImageRef>, message: &str) {
+        self.context.recorder.record(EventBody::Service {
+            service: self.service.name.clone(),
+            state,
+            version: image.and_then(|i| i.tag.clone()),
+            message: message.to_owned(),
+            endpoints: Vec::new(),
+        });
+    }
+
+    fn hop(&self, hop: Hop, passed: Timestamp, detail: &str) {
+        self.context.recorder.record(EventBody::JourneyHop {
+            journey: self.journey.clone(),
+            hop,
+            passed,
+            detail: detail.to_owned(),
+        });
+    }
+
+    fn flow(&self, row: FlowRow, ok: bool, message: String) {
+        self.context.recorder.record(EventBody::Flow { row, ok, message });
+    }
+}
+
+/// Labels an object, and the pods that it makes, with the service they belong to.
+fn mark(object: &mut Value, service: &ServiceName) {
+    for pointer in ["/metadata", "/spec/template/metadata", "/spec/jobTemplate/spec/template/metadata"] {
+        let template = pointer.trim_end_matches("/metadata");
+        let exists = template.is_empty() || object.pointer(template).is_some_and(Value::is_object);
+        let Some(parent) = object.pointer_mut(template).filter(|_| exists).and_then(Value::as_object_mut) else { continue };
+        let metadata = parent.entry("metadata").or_insert_with(|| json!({}));
+        let Some(metadata) = metadata.as_object_mut() else { continue };
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(SERVICE_LABEL.into(), service.as_str().into());
+        }
+    }
+}
+
+fn urls(ingress: &Value, port: u16) -> Vec<Endpoint> {
+    let rules = ingress["spec"]["rules"].as_array();
+    let hosts = rules.into_iter().flatten().filter_map(|rule| rule["host"].as_str());
+    hosts.map(|host| Endpoint { name: host.to_owned(), url: format!("https://{host}:{port}/") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_marked_with_their_service() {
+        let mut object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {}}}});
+        mark(&mut object, &ServiceName::from("web"));
+        assert_eq!(object["spec"]["template"]["metadata"]["labels"][SERVICE_LABEL], "web");
+        let mut config = json!({"metadata": {"name": "c"}, "data": {}});
+        mark(&mut config, &ServiceName::from("web"));
+        assert_eq!(config["metadata"]["labels"][SERVICE_LABEL], "web");
+        assert!(config.get("spec").is_none());
+    }
+}
