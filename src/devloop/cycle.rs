@@ -39,8 +39,11 @@ const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
 pub trait Packager: Send + Sync + 'static {
     /// Builds the service's image, telling what it does line by line. The result names it by a
     /// tag made from its content, so that equal content is an equal name.
-    async fn build(&self, service: &ServiceConfig, on_line: &(dyn for<'a> Fn(&'a str) + Send + Sync))
-    -> Result<ImageRef, String>;
+    async fn build(
+        &self,
+        service: &ServiceConfig,
+        on_line: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<ImageRef, String>;
     /// Pushes the image that `build` has made; its digest.
     async fn push(&self, image: &ImageRef) -> Result<String, String>;
 }
@@ -222,7 +225,9 @@ impl<'a> Cycle<'a> {
         let digest = self.context.packager.push(&image).await.map_err(CycleError::Push)?;
         self.hop(Hop::Pushed, Timestamp::now(), &digest);
         self.flow(FlowRow::Package, true, format!("{image} {digest}"));
-        if let Err(error) = fingerprint::store(&self.context.state, self.service, &LastBuild { inputs, image: image.clone() }) {
+        if let Err(error) =
+            fingerprint::store(&self.context.state, self.service, &LastBuild { inputs, image: image.clone() })
+        {
             tracing::warn!(%error, service = %self.service.name, "the next `up` will build again");
         }
         Ok(image)
@@ -323,7 +328,9 @@ fn mark(object: &mut Value, service: &ServiceName) {
     for pointer in ["/metadata", "/spec/template/metadata", "/spec/jobTemplate/spec/template/metadata"] {
         let template = pointer.trim_end_matches("/metadata");
         let exists = template.is_empty() || object.pointer(template).is_some_and(Value::is_object);
-        let Some(parent) = object.pointer_mut(template).filter(|_| exists).and_then(Value::as_object_mut) else { continue };
+        let Some(parent) = object.pointer_mut(template).filter(|_| exists).and_then(Value::as_object_mut) else {
+            continue;
+        };
         let metadata = parent.entry("metadata").or_insert_with(|| json!({}));
         let Some(metadata) = metadata.as_object_mut() else { continue };
         let labels = metadata.entry("labels").or_insert_with(|| json!({}));

@@ -31,7 +31,9 @@ pub fn of(service: &ServiceConfig) -> String {
     hasher.update(format!("{:?}{:?}{:?}", service.build, service.build_args, service.image));
     let paths = service.watch.iter().chain(service.sync.iter().map(|(from, _)| from)).chain([&service.dockerfile]);
     for path in paths {
-        for entry in walkdir::WalkDir::new(path).sort_by_file_name().into_iter().filter_entry(|e| !is_output(e)).flatten() {
+        for entry in
+            walkdir::WalkDir::new(path).sort_by_file_name().into_iter().filter_entry(|e| !is_output(e)).flatten()
+        {
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
                 let line = format!(
@@ -50,7 +52,9 @@ pub fn of(service: &ServiceConfig) -> String {
 }
 
 fn is_output(entry: &walkdir::DirEntry) -> bool {
-    entry.depth() > 0 && entry.file_type().is_dir() && ["target", ".git", "node_modules"].iter().any(|n| entry.file_name() == *n)
+    entry.depth() > 0
+        && entry.file_type().is_dir()
+        && ["target", ".git", "node_modules"].iter().any(|n| entry.file_name() == *n)
 }
 
 /// The last good build, if it is known.

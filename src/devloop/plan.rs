@@ -78,7 +78,9 @@ impl Plan {
     fn ignored(&self, file: &Path) -> Option<String> {
         let relative = file.strip_prefix(&self.root).unwrap_or(file);
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if let Some(noise) = NOISE.iter().find(|n| name.ends_with(**n) && name != "Cargo.lock" && !name.ends_with("-lock.json")) {
+        if let Some(noise) =
+            NOISE.iter().find(|n| name.ends_with(**n) && name != "Cargo.lock" && !name.ends_with("-lock.json"))
+        {
             return Some(format!("temporary files of editors and tools (*{noise})"));
         }
         let folder = relative.components().find_map(|c| OUTPUT.iter().find(|o| c.as_os_str() == **o));

@@ -20,10 +20,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How often a container may end while the whole environment comes up: services that need each
@@ -122,7 +119,10 @@ impl DevLoop {
         match FileWatcher::start(&self.plan.watched_folders(), &self.scratch).await {
             Ok(watcher) => {
                 if watcher.method() == Method::Polling {
-                    warn("the file system sends no events: folders are polled".into(), "keep the project on a local disk");
+                    warn(
+                        "the file system sends no events: folders are polled".into(),
+                        "keep the project on a local disk",
+                    );
                 }
                 Some(watcher)
             }
@@ -138,9 +138,11 @@ impl DevLoop {
         let Ok(decisions) = self.plan.decide(file) else { return };
         let cause = file.strip_prefix(&self.context.root).unwrap_or(file).display().to_string();
         for decision in decisions {
-            let entry = work
-                .entry(decision.service)
-                .or_insert_with(|| Work { action: None, syncs: Vec::new(), cause: cause.clone() });
+            let entry = work.entry(decision.service).or_insert_with(|| Work {
+                action: None,
+                syncs: Vec::new(),
+                cause: cause.clone(),
+            });
             match decision.action {
                 Action::Sync { from, to } => {
                     if !from.is_dir() {
@@ -163,7 +165,13 @@ fn pending(service: &ServiceName) -> EventBody {
     }
 }
 
-async fn run_cycle(context: CycleContext, service: ServiceConfig, work: Work, saved: Timestamp, cancel: CancellationToken) {
+async fn run_cycle(
+    context: CycleContext,
+    service: ServiceConfig,
+    work: Work,
+    saved: Timestamp,
+    cancel: CancellationToken,
+) {
     let cycle = Cycle::begin(&context, &service, &work.cause, saved, cancel);
     let outcome = match work.action {
         Some(Action::Apply) => cycle.apply().await,
