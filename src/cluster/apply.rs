@@ -38,11 +38,11 @@ pub enum ApplyError {
         name: String,
         /// What the API server said.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// The API server could not be asked.
     #[error("cluster: {0}")]
-    Cluster(#[source] kube::Error),
+    Cluster(#[source] Box<kube::Error>),
 }
 
 fn reason(error: &kube::Error) -> String {
@@ -84,7 +84,7 @@ impl Applier {
             file: manifest.file.clone(),
             kind: manifest.kind().to_owned(),
             name: manifest.name().to_owned(),
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -98,7 +98,7 @@ impl Applier {
         let found = discovery::pinned_kind(&self.client, &gvk).await.map_err(|error| match error {
             kube::Error::Api(status) if status.code == 404 => self.unknown(manifest),
             kube::Error::Discovery(_) => self.unknown(manifest),
-            other => ApplyError::Cluster(other),
+            other => ApplyError::Cluster(Box::new(other)),
         })?;
         self.known.insert(key, found.clone());
         Ok(found)
