@@ -1,0 +1,236 @@
+//! The registry with clients that others wrote: skopeo, and the Python package oras.
+
+use aksim::{
+    registry::{AdminCredentials, Registry, RegistryConfig},
+    runtime::{
+        component::{Component, RunContext},
+        pki::Pki,
+        recorder::Recorder,
+    },
+};
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
+use tokio::{process::Command, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// A running registry in a folder of its own.
+struct Running {
+    dir: tempfile::TempDir,
+    host: String,
+    admin: AdminCredentials,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    recorder: Recorder,
+}
+
+impl Running {
+    async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir) -> Self {
+        let pki = Pki::open(&dir.path().join("pki"), "aksim test").unwrap();
+        let certificates = dir.path().join("certs");
+        std::fs::create_dir_all(&certificates).unwrap();
+        std::fs::write(certificates.join("ca.crt"), pki.ca_pem()).unwrap();
+        let registry = Registry::bind(RegistryConfig::new(dir.path().join("registry"), pki, "shopacr")).await.unwrap();
+        let host = registry.address().to_string();
+        let admin = registry.admin_credentials();
+        let recorder = Recorder::in_memory();
+        let context = RunContext::detached(recorder.clone());
+        let shutdown = context.shutdown.clone();
+        let task = tokio::spawn(async move { Box::new(registry).run(context).await.unwrap() });
+        Self { dir, host, admin, shutdown, task, recorder }
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+        self.dir
+    }
+
+    async fn skopeo(&self, arguments: &[&str]) -> Output {
+        client("skopeo", arguments, |c| c.env("HOME", self.dir.path())).await
+    }
+
+    fn credentials(&self) -> String {
+        format!("{}:{}", self.admin.username, self.admin.password)
+    }
+
+    fn certificates(&self) -> String {
+        self.dir.path().join("certs").display().to_string()
+    }
+}
+
+async fn client(program: &str, arguments: &[&str], set: impl FnOnce(&mut Command) -> &mut Command) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).kill_on_drop(true);
+    set(&mut command);
+    let run = tokio::time::timeout(std::time::Duration::from_secs(60), command.output()).await;
+    run.expect("the client ends within a minute")
+        .unwrap_or_else(|e| panic!("{program}: {e}\nhint: aksim doctor --fix installs the test clients"))
+}
+
+fn good(output: Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn put_blob(layout: &Path, content: &[u8]) -> (String, usize) {
+    let hex = hex::encode(Sha256::digest(content));
+    std::fs::write(layout.join("blobs/sha256").join(&hex), content).unwrap();
+    (format!("sha256:{hex}"), content.len())
+}
+
+/// An OCI layout with one image of a layer of `layer_bytes` bytes that do not compress.
+fn layout(dir: &Path, layer_bytes: usize) -> PathBuf {
+    let layout = dir.join("layout");
+    std::fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let mut content = Vec::with_capacity(layer_bytes);
+    let mut block = Sha256::digest(b"seed");
+    while content.len() < layer_bytes {
+        content.extend_from_slice(&block);
+        block = Sha256::digest(block);
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "data", content.as_slice()).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let (layer, layer_size) = put_blob(&layout, &tar);
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": { "type": "layers", "diff_ids": [layer] },
+    });
+    let (config, config_size) = put_blob(&layout, config.to_string().as_bytes());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": layer_size }],
+    });
+    let (manifest, manifest_size) = put_blob(&layout, manifest.to_string().as_bytes());
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest, "size": manifest_size,
+            "annotations": { "org.opencontainers.image.ref.name": "v1" },
+        }],
+    });
+    std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    layout
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skopeo_pushes_lists_inspects_copies_pulls_and_deletes() {
+    let registry = Running::start().await;
+    let source = format!("oci:{}:v1", layout(registry.dir.path(), 3 << 20).display());
+    let (credentials, certificates) = (registry.credentials(), registry.certificates());
+    let image = |name: &str| format!("docker://{}/{name}", registry.host);
+
+    let to = ["--dest-creds", &credentials, "--dest-cert-dir", &certificates];
+    let from = ["--src-creds", &credentials, "--src-cert-dir", &certificates];
+    let at = ["--creds", &credentials, "--cert-dir", &certificates];
+    let run = async |verb: &str, options: &[&str], rest: &[&str]| {
+        good(registry.skopeo(&[&[verb], options, rest].concat()).await)
+    };
+    run("copy", &to, &[&source, &image("team/web:v1")]).await;
+    // Within the registry: blobs are mounted, the manifest is the same.
+    run("copy", &[to, from].concat(), &[&image("team/web:v1"), &image("other/web:v2")]).await;
+    let tags = run("list-tags", &at, &[&image("other/web")]).await;
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&tags).unwrap()["Tags"], serde_json::json!(["v2"]));
+    let inspect = async |name: &str| {
+        let json = run("inspect", &at, &[&image(name)]).await;
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()
+    };
+    let digest = inspect("team/web:v1").await["Digest"].clone();
+    assert_eq!(inspect("other/web:v2").await["Digest"], digest);
+
+    let pulled = registry.dir.path().join("pulled");
+    run("copy", &from, &[&image("team/web:v1"), &format!("dir:{}", pulled.display())]).await;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(pulled.join("manifest.json")).unwrap()).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    assert_eq!(hex::encode(Sha256::digest(std::fs::read(pulled.join(layer)).unwrap())), layer);
+
+    run("delete", &at, &[&image("other/web:v2")]).await;
+    assert!(
+        !registry.skopeo(&[&["inspect"], at.as_slice(), &[&image("other/web:v2")]].concat()).await.status.success()
+    );
+    let flow = registry.recorder.world().flow.values().map(|f| f.message.clone()).collect::<Vec<_>>();
+    assert!(flow.iter().any(|m| m.contains("shopacr.azurecr.io/other/web:v2")), "{flow:?}");
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skopeo_is_refused_without_the_right_password() {
+    let registry = Running::start().await;
+    let source = format!("oci:{}:v1", layout(registry.dir.path(), 1000).display());
+    let certificates = registry.certificates();
+    let image = format!("docker://{}/web:v1", registry.host);
+    for credentials in [&["--dest-no-creds"][..], &["--dest-creds", "shopacr:wrong"], &["--dest-creds", "ada:x"]] {
+        let arguments = [&["copy", "--dest-cert-dir", &certificates], credentials, &[&source, &image]].concat();
+        let output = registry.skopeo(&arguments).await;
+        assert!(!output.status.success(), "{credentials:?}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("authentication required") || error.contains("unauthorized"), "{error}");
+    }
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_pushed_survives_a_restart() {
+    let registry = Running::start().await;
+    let source = format!("oci:{}:v1", layout(registry.dir.path(), 100_000).display());
+    let image = |host: &str| format!("docker://{host}/web:v1");
+    let (credentials, certificates) = (registry.credentials(), registry.certificates());
+    let options = ["--dest-creds", &credentials, "--dest-cert-dir", &certificates];
+    good(registry.skopeo(&[&["copy"], options.as_slice(), &[&source, &image(&registry.host)]].concat()).await);
+    let registry = Running::start_in(registry.stop().await).await;
+    assert_eq!(registry.credentials(), credentials);
+    let options = ["--creds", &credentials, "--cert-dir", &certificates];
+    good(registry.skopeo(&[&["inspect"], options.as_slice(), &[&image(&registry.host)]].concat()).await);
+    registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oras_pushes_pulls_and_lists_an_artifact() {
+    let registry = Running::start().await;
+    let script = r#"
+import os, sys
+import oras.client, oras.provider
+host, user, password, ca, folder = sys.argv[1:6]
+os.chdir(folder)
+open("artifact.txt", "w").write("hello from oras\n")
+client = oras.client.OrasClient(hostname=host, tls_verify=True, auth_backend="token")
+client.session.verify = ca
+client.auth.set_basic_auth(user, password)
+target = host + "/labs/artifact:v1"
+client.push(target=target, files=["artifact.txt"])
+os.makedirs("out", exist_ok=True)
+files = client.pull(target=target, outdir="out")
+assert open(files[0]).read() == "hello from oras\n", files
+assert client.get_tags(host + "/labs/artifact") == ["v1"]
+# The token backend keeps its first token, which is good for less; ACR takes Basic as well.
+remover = oras.client.OrasClient(hostname=host, tls_verify=True, auth_backend="basic")
+remover.session.verify = ca
+remover.auth.set_basic_auth(user, password)
+remover.delete_tags(host + "/labs/artifact", ["v1"])
+print("ok")
+"#;
+    let ca = registry.dir.path().join("certs/ca.crt").display().to_string();
+    let folder = registry.dir.path().join("oras");
+    std::fs::create_dir_all(&folder).unwrap();
+    let folder = folder.display().to_string();
+    let (user, password) = (&registry.admin.username, &registry.admin.password);
+    let arguments = ["-c", script, &registry.host, user, password, &ca, &folder];
+    let output = client("python3", &arguments, |c| c.env("REQUESTS_CA_BUNDLE", &ca)).await;
+    assert!(good(output).contains("ok"));
+    registry.stop().await;
+}
