@@ -1,10 +1,11 @@
 //! Bodies in and out: which encoding, and objects to and from bytes.
 
 pub mod accept;
+mod protobuf;
+mod text;
 
 pub use accept::{Negotiated, Representation};
 
-use crate::kubernetes::schema::Schema;
 use serde_json::Value;
 
 /// An encoding of objects.
@@ -72,14 +73,13 @@ pub enum CodecError {
 ///
 /// # Errors
 /// [`CodecError::UnsupportedMediaType`], [`CodecError::Malformed`].
-pub fn decode(content_type: Option<&str>, body: &[u8], schema: &Schema) -> Result<Decoded, CodecError> {
-    let _ = schema;
+pub fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Decoded, CodecError> {
+    let plain = |value| Decoded { value, duplicates: Vec::new() };
     match MediaType::from_content_type(content_type)? {
-        _ if body.is_empty() => Ok(Decoded { value: Value::Null, duplicates: Vec::new() }),
-        MediaType::Json => serde_json::from_slice(body)
-            .map(|value| Decoded { value, duplicates: Vec::new() })
-            .map_err(|error| CodecError::Malformed(error.to_string())),
-        other => Err(CodecError::UnsupportedMediaType(other.as_str().to_owned())),
+        _ if body.is_empty() => Ok(plain(Value::Null)),
+        MediaType::Json => text::json(body),
+        MediaType::Yaml => text::yaml(body),
+        MediaType::Protobuf => protobuf::object(body).map(plain),
     }
 }
 
@@ -91,7 +91,11 @@ pub fn encode(media: MediaType, value: &Value, pretty: bool) -> Result<Vec<u8>, 
     let encoded = match media {
         MediaType::Json if pretty => serde_json::to_vec_pretty(value),
         MediaType::Json => serde_json::to_vec(value),
-        MediaType::Yaml | MediaType::Protobuf => return Err(CodecError::NotAcceptable(media.as_str().to_owned())),
+        MediaType::Yaml => {
+            let text = serde_saphyr::to_string(value).map_err(|error| CodecError::Malformed(error.to_string()))?;
+            return Ok(text.into_bytes());
+        }
+        MediaType::Protobuf => return Err(CodecError::NotAcceptable(media.as_str().to_owned())),
     };
     encoded.map_err(|error| CodecError::Malformed(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! PATCH: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch, server-side apply.
 
 pub mod apply;
+mod strategic;
 
 use crate::kubernetes::schema::Definition;
 use serde_json::Value;
@@ -91,6 +92,5 @@ pub fn merge(target: &mut Value, patch: &Value) {
 /// # Errors
 /// [`PatchError::Malformed`] for a wrong directive or a list item without its merge key.
 pub fn strategic(target: &mut Value, patch: &Value, definition: &Definition) -> Result<(), PatchError> {
-    let _ = (target, patch, definition);
-    Err(PatchError::Malformed("strategic merge patch is not served yet".into()))
+    strategic::apply(target, patch, definition)
 }

@@ -24,10 +24,13 @@
 //! `custom::rows(crd: &Value) -> Result<Vec<Resource>, SchemaError>`.
 
 pub mod builtin;
+pub mod defaults;
 pub mod definition;
+pub mod fields;
 #[cfg(test)]
 mod generate;
 pub mod name;
+pub mod quantity;
 pub mod registry;
 pub mod resource;
 mod rows;
