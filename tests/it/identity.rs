@@ -169,7 +169,9 @@ impl Running {
     async fn sign_in_page(&self, url: Url) -> (Vec<(String, String)>, String) {
         let response = self.browser.get(url).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
-        assert!(response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("frame-ancestors 'none'"));
+        assert!(
+            response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("frame-ancestors 'none'")
+        );
         let cookies = cookies(&response);
         let page = response.text().await.unwrap();
         assert!(page.contains("ada@contoso.onmicrosoft.com"), "the picker lists the users");
@@ -236,8 +238,7 @@ async fn discovery_is_entras() {
     let get = async |url: &str| running.http.get(url).send().await.unwrap().json::<Value>().await.unwrap();
     let tenant = running.ids.tenant();
     let by_name = get(&format!("{AUTHORITY}/v2.0/.well-known/openid-configuration")).await;
-    let by_id =
-        get(&format!("https://login.microsoftonline.com/{tenant}/v2.0/.well-known/openid-configuration")).await;
+    let by_id = get(&format!("https://login.microsoftonline.com/{tenant}/v2.0/.well-known/openid-configuration")).await;
     assert_eq!(by_name, by_id);
     assert_eq!(by_name["issuer"], format!("https://login.microsoftonline.com/{tenant}/v2.0"));
     assert_eq!(by_name["jwks_uri"], format!("https://login.microsoftonline.com/{tenant}/discovery/v2.0/keys"));
@@ -251,7 +252,8 @@ async fn discovery_is_entras() {
     let keys = get(by_name["jwks_uri"].as_str().unwrap()).await;
     let key = &keys["keys"][0];
     assert_eq!((&key["kty"], &key["use"], &key["kid"]), (&json!("RSA"), &json!("sig"), &key["x5t"]));
-    let missing = running.http.get("https://login.microsoftonline.com/fabrikam/discovery/v2.0/keys").send().await.unwrap();
+    let missing =
+        running.http.get("https://login.microsoftonline.com/fabrikam/discovery/v2.0/keys").send().await.unwrap();
     assert_eq!(missing.status(), StatusCode::BAD_REQUEST);
     assert_eq!(missing.json::<Value>().await.unwrap()["error_codes"], json!([90002]));
     running.stop().await;
@@ -364,7 +366,10 @@ async fn the_form_takes_only_its_own_browser_and_the_right_password() {
     assert_eq!(answer(&cancelled)["error"], "access_denied");
     // A form whose request was altered is checked again.
     let mut altered = fields.clone();
-    altered.iter_mut().filter(|(k, _)| k == "ctx").for_each(|(_, v)| *v = v.replace("localhost%3A8080", "evil.example"));
+    altered
+        .iter_mut()
+        .filter(|(k, _)| k == "ctx")
+        .for_each(|(_, v)| *v = v.replace("localhost%3A8080", "evil.example"));
     assert_ne!(altered, fields);
     assert_eq!(running.login(&altered, &account, &cookies).await.status(), StatusCode::BAD_REQUEST);
     running.stop().await;
