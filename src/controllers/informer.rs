@@ -338,9 +338,30 @@ impl<K: Cached> Informer<K> {
         key: &ObjectKey,
         patch: serde_json::Value,
     ) -> Result<Arc<K>, ControllerError> {
+        self.send_patch(subresource, key, Patch::Merge(patch)).await
+    }
+
+    /// As [`Informer::patch`] with a strategic merge patch, which merges lists by their keys.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn patch_strategic(
+        &self,
+        subresource: Option<&str>,
+        key: &ObjectKey,
+        patch: serde_json::Value,
+    ) -> Result<Arc<K>, ControllerError> {
+        self.send_patch(subresource, key, Patch::Strategic(patch)).await
+    }
+
+    async fn send_patch(
+        &self,
+        subresource: Option<&str>,
+        key: &ObjectKey,
+        patch: Patch<serde_json::Value>,
+    ) -> Result<Arc<K>, ControllerError> {
         let doing = format!("patch {} {key} {}", K::kind(&()), subresource.unwrap_or_default());
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(patch);
         let request = match subresource {
             Some(sub) => Self::request(&key.namespace).patch_subresource(sub, &key.name, &params, &patch),
             None => Self::request(&key.namespace).patch(&key.name, &params, &patch),

@@ -20,6 +20,7 @@ pub mod pod;
 pub mod quantity;
 pub mod queue;
 pub mod replicaset;
+pub mod scheduler;
 pub mod service_account;
 
 use crate::runtime::component::{Component, ComponentError, RunContext};
@@ -183,6 +184,11 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "endpoints", 8, endpoints);
         controller!(tasks, context, shutdown, "namespace", 4, namespace);
         controller!(tasks, context, shutdown, "service-account", 2, service_account);
+        let (changed, scheduling, stop) = (scheduler::register(&context), context.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            scheduling.synced().await;
+            scheduler::run(scheduling, changed, stop).await;
+        });
         tasks.spawn(writer.run(shutdown.clone()));
         context.watch(&mut tasks, &shutdown);
         let readiness = async {

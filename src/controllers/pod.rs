@@ -360,7 +360,7 @@ mod tests {
         .unwrap();
         let requests = pod.requests();
         assert_eq!(requests.cpu, Some(810), "max(200+250+100, 100+700) + 10");
-        assert_eq!(requests.memory, Some(3 * 64 << 20));
+        assert_eq!(requests.memory, Some((3 * 64) << 20));
     }
 
     #[test]
