@@ -7,4 +7,5 @@ pub mod ids;
 pub mod image_ref;
 pub mod journey;
 pub mod log;
+pub mod quantity;
 pub mod world;

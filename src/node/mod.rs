@@ -1,3 +1,8 @@
 //! Containers, pod network, volumes, kubelet, service proxy, cluster DNS.
 
+pub mod aks;
+pub mod kubelet;
 pub mod runtime;
+pub mod streaming;
+#[cfg(test)]
+mod testing;

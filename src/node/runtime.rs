@@ -332,6 +332,10 @@ pub trait NodeRuntime: Send + Sync + 'static {
 
     /// All sandboxes with their containers, found again after a restart too.
     async fn sandboxes(&self) -> Result<Vec<SandboxStatus>, RuntimeError>;
+    /// One sandbox with its containers, or `None`. A runtime that can look up one does so.
+    async fn sandbox(&self, id: &str) -> Result<Option<SandboxStatus>, RuntimeError> {
+        Ok(self.sandboxes().await?.into_iter().find(|s| s.id == id))
+    }
     /// Makes namespaces and network of a pod.
     async fn run_sandbox(&self, spec: SandboxSpec) -> Result<SandboxId, RuntimeError>;
     /// Kills what runs in the sandbox, takes its network down. Idempotent.

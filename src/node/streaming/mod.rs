@@ -1,0 +1,4 @@
+//! Streams of exec, attach and port-forward: the channel protocol over WebSockets, and SPDY/3.1.
+
+pub mod remote_command;
+pub mod websocket;

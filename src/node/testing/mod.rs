@@ -1,0 +1,8 @@
+//! Stand-ins for tests of this module: an API server in a few lines, and a runtime in memory.
+//! The real ones meet in `tests/it`.
+
+mod api;
+mod runtime;
+
+pub(in crate::node) use api::FakeApi;
+pub(in crate::node) use runtime::FakeRuntime;
