@@ -13,10 +13,14 @@ pub mod deployment;
 pub mod endpoints;
 pub mod error;
 pub mod events;
+pub mod eviction;
+pub mod gc;
 pub mod informer;
 pub mod namespace;
+pub mod node_lifecycle;
 mod ownership;
 pub mod pod;
+pub mod pod_gc;
 pub mod quantity;
 pub mod queue;
 pub mod replicaset;
@@ -26,7 +30,7 @@ pub mod service_account;
 use crate::runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use error::ControllerError;
-use informer::{Cached, Informer};
+use informer::{Cached, Informer, ObjectKey};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -37,7 +41,8 @@ use k8s_openapi::api::{
 };
 use kube::runtime::watcher;
 use pod::Pod;
-use std::sync::Arc;
+use queue::WorkQueue;
+use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +51,23 @@ use tokio_util::sync::CancellationToken;
 pub struct ControllersConfig {
     /// The cluster's CA certificate, PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// How long a node may say nothing before it counts as unreachable.
+    pub node_monitor_grace: Duration,
+    /// How long pods of a node that is gone are left alone.
+    pub pod_gc_quarantine: Duration,
+    /// Ended pods that are kept.
+    pub terminated_pod_threshold: usize,
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            root_ca_pem: String::new(),
+            node_monitor_grace: Duration::from_secs(50),
+            pod_gc_quarantine: Duration::from_secs(40),
+            terminated_pod_threshold: 12_500,
+        }
+    }
 }
 
 /// What every controller reads and writes through.
@@ -68,6 +90,10 @@ pub struct Context {
     /// Leases of the namespace `kube-node-lease` only.
     pub(crate) leases: Informer<Lease>,
     pub(crate) autoscalers: Informer<HorizontalPodAutoscaler>,
+    /// Namespaces that are being deleted and may have become empty.
+    pub(crate) ending: WorkQueue<ObjectKey>,
+    pub(crate) heartbeats: node_lifecycle::Heartbeats,
+    pub(crate) first_seen: eviction::FirstSeen,
 }
 
 impl Context {
@@ -88,8 +114,11 @@ impl Context {
                 only(&format!("metadata.name={}", service_account::ROOT_CA)),
             ),
             nodes: Informer::new(client.clone()),
-            leases: Informer::selected(client.clone(), only("metadata.namespace=kube-node-lease")),
+            leases: Informer::selected(client.clone(), only(&format!("metadata.namespace={}", node_lifecycle::LEASES))),
             autoscalers: Informer::new(client.clone()),
+            ending: WorkQueue::default(),
+            heartbeats: Default::default(),
+            first_seen: Default::default(),
             client,
             config,
             events,
@@ -184,6 +213,14 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "endpoints", 8, endpoints);
         controller!(tasks, context, shutdown, "namespace", 4, namespace);
         controller!(tasks, context, shutdown, "service-account", 2, service_account);
+        controller!(tasks, context, shutdown, "node-lifecycle", 4, node_lifecycle);
+        controller!(tasks, context, shutdown, "taint-eviction", 4, eviction);
+        controller!(tasks, context, shutdown, "pod-gc", 2, pod_gc);
+        let (collecting, stop) = (context.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            collecting.synced().await;
+            gc::run(collecting, stop).await;
+        });
         let (changed, scheduling, stop) = (scheduler::register(&context), context.clone(), shutdown.clone());
         tasks.spawn(async move {
             scheduling.synced().await;

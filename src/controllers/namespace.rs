@@ -20,26 +20,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The finalizer in `spec.finalizers` that this controller removes.
 const FINALIZER: &str = "kubernetes";
-/// Looked at again after this time while content is left: every kind can be in a namespace, and
-/// not each of them is watched by the controllers. Changes of pods come by event.
-const RECHECK: Duration = Duration::from_secs(1);
+/// Looked at again after this time while content is left: the garbage collector tells when
+/// something is gone, but not of the few kinds that it does not watch.
+const RECHECK: Duration = Duration::from_secs(5);
 
-/// Queue of namespaces, fed by their changes and by pods that end.
+/// Queue of namespaces, fed by their changes; the garbage collector adds those whose content goes.
 pub fn register(context: &Arc<Context>) -> WorkQueue<ObjectKey> {
-    let queue = WorkQueue::default();
+    let queue = context.ending.clone();
     let own = queue.clone();
     context.namespaces.on_change(move |_, new| {
         if let Some(namespace) = new.filter(|n| n.metadata.deletion_timestamp.is_some()) {
             own.add(ObjectKey::of(namespace.as_ref()));
-        }
-    });
-    let (pods, namespaces) = (queue.clone(), context.namespaces.clone());
-    context.pods.on_change(move |old, new| {
-        if let (Some(pod), None) = (old, new) {
-            let key = ObjectKey::new("", pod.namespace());
-            if namespaces.get(&key).is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
-                pods.add(key);
-            }
         }
     });
     queue
