@@ -18,6 +18,11 @@ pub enum Representation {
         /// `v1` or `v1beta1`.
         version: String,
     },
+    /// `as=APIGroupDiscoveryList;v=VERSION;g=apidiscovery.k8s.io`: for `/api` and `/apis`.
+    Discovery {
+        /// `v2` or `v2beta1`.
+        version: String,
+    },
 }
 
 /// What to answer with.
@@ -64,6 +69,9 @@ fn entry(entry: &str) -> Option<Negotiated> {
     }
     let representation = match kind {
         "" => Representation::Object,
+        "APIGroupDiscoveryList" if group == "apidiscovery.k8s.io" && matches!(version, "v2" | "v2beta1") => {
+            Representation::Discovery { version: version.to_owned() }
+        }
         _ if group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1") => return None,
         "Table" => Representation::Table { version: version.to_owned() },
         "PartialObjectMetadata" | "PartialObjectMetadataList" => {
@@ -72,4 +80,36 @@ fn entry(entry: &str) -> Option<Negotiated> {
         _ => return None,
     };
     Some(Negotiated { media, representation, pretty })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_clients_headers() {
+        let kubectl_get = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(
+            negotiate(Some(kubectl_get)).unwrap().representation,
+            Representation::Table { version: "v1".into() }
+        );
+        let typed = negotiate(Some("application/vnd.kubernetes.protobuf,application/json")).unwrap();
+        assert_eq!((typed.media, typed.representation), (MediaType::Json, Representation::Object));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        assert!(matches!(
+            negotiate(Some(metadata)).unwrap().representation,
+            Representation::PartialObjectMetadata { .. }
+        ));
+        let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        assert_eq!(
+            negotiate(Some(discovery)).unwrap().representation,
+            Representation::Discovery { version: "v2".into() }
+        );
+        assert_eq!(negotiate(Some("application/yaml")).unwrap().media, MediaType::Yaml);
+        assert_eq!(negotiate(None).unwrap().media, MediaType::Json);
+        for refused in ["application/vnd.kubernetes.protobuf", "application/cbor", "text/html"] {
+            assert!(matches!(negotiate(Some(refused)), Err(CodecError::NotAcceptable(_))), "{refused}");
+        }
+        assert!(negotiate(Some("application/vnd.kubernetes.protobuf, */*")).is_ok());
+    }
 }

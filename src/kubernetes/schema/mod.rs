@@ -26,6 +26,8 @@
 pub mod builtin;
 pub mod defaults;
 pub mod definition;
+pub mod discovery;
+pub mod document;
 pub mod fields;
 #[cfg(test)]
 mod generate;
@@ -34,6 +36,7 @@ pub mod quantity;
 pub mod registry;
 pub mod resource;
 mod rows;
+pub mod table;
 
 pub use definition::{Definition, Field, ListType, Shape};
 pub use name::{GroupVersion, GroupVersionKind, GroupVersionResource};

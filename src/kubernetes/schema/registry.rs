@@ -1,6 +1,7 @@
 //! [`Schema`]: everything served at one moment; [`SchemaHandle`]: swaps it when CRDs come and go.
 
 use super::SchemaError;
+use super::document::Documents;
 use super::name::{GroupVersionKind, GroupVersionResource};
 use super::resource::Resource;
 use parking_lot::RwLock;
@@ -13,6 +14,7 @@ pub struct Schema {
     resources: Vec<Arc<Resource>>,
     by_resource: HashMap<GroupVersionResource, Arc<Resource>>,
     by_kind: HashMap<GroupVersionKind, Arc<Resource>>,
+    pub(super) documents: Documents,
 }
 
 impl Schema {
