@@ -1,7 +1,10 @@
 //! PATCH: JSON patch (RFC 6902), merge patch (RFC 7386), strategic merge patch, server-side apply.
 
 pub mod apply;
+mod managers;
+mod ownership;
 mod strategic;
+mod typed;
 
 use crate::kubernetes::schema::Definition;
 use serde_json::Value;

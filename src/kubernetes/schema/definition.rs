@@ -77,7 +77,8 @@ pub struct Field {
     /// Strategic merge: key of a list of objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge_key: Option<String>,
-    /// Whether an explicit zero (`0`, `false`, `""`) differs from absence (a pointer in Go).
+    /// Whether an explicit zero (`0`, `false`, `""`, an empty structure) differs from absence (a
+    /// pointer in Go).
     #[serde(skip_serializing_if = "is_false")]
     pub pointer: bool,
     /// Whether `null` is a value of its own (CRDs: `nullable: true`).

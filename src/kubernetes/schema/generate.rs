@@ -48,6 +48,11 @@ const PLAIN: [(&str, &str); 14] = [
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Condition", "observedGeneration"),
 ];
 
+/// Structures that are no pointers in Go: an empty one is always there.
+const EMBEDDED: &str = "metadata spec status template strategy updateStrategy resources jobTemplate loadBalancer roleRef \
+    scaleTargetRef target metric current source involvedObject regarding podSelector nodeInfo daemonEndpoints \
+    kubeletEndpoint state lastState backend clientConfig names describedObject commonEncodingVersion";
+
 /// One field of a protobuf message: tag, name in lower case without underscores, and the name of
 /// its message type if it has one.
 struct Tag {
@@ -161,9 +166,14 @@ fn field(owner: &str, name: &str, schema: &Value, numbers: &HashMap<&str, u32>) 
     let extension = |key: &str| schema[format!("x-kubernetes-{key}")].as_str().unwrap_or_default();
     let keys = schema["x-kubernetes-list-map-keys"].as_array();
     let strategies: Vec<&str> = extension("patch-strategy").split(',').collect();
-    let pointer = POINTERS.split_whitespace().any(|p| p == name) && !PLAIN.contains(&(owner, name));
+    let named = |names: &str| names.split_whitespace().any(|n| n == name);
+    let shape = shape(schema, numbers);
+    let pointer = match shape {
+        Shape::Object(_) => !name.is_empty() && !named(EMBEDDED),
+        _ => named(POINTERS) && !PLAIN.contains(&(owner, name)),
+    };
     Field {
-        shape: shape(schema, numbers),
+        shape,
         list_type: match extension("list-type") {
             "set" => ListType::Set,
             "map" => ListType::Map(keys.unwrap().iter().map(|k| k.as_str().unwrap().to_owned()).collect()),

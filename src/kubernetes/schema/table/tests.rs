@@ -1,9 +1,10 @@
 use super::*;
 use crate::kubernetes::schema::{ColumnSource, Schema};
 
+static SCHEMA: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(Schema::builtin);
+
 fn cells(group: &str, version: &str, name: &str, object: Value) -> Vec<Value> {
-    let schema = Schema::builtin();
-    let resource = schema.resource(group, version, name).unwrap();
+    let resource = SCHEMA.resource(group, version, name).unwrap();
     let options = TableOptions {
         include: IncludeObject::Metadata,
         headers: true,
@@ -25,7 +26,7 @@ fn pod(spec: Value, status: Value) -> Vec<Value> {
 
 #[test]
 fn every_computed_column_exists() {
-    for resource in Schema::builtin().resources() {
+    for resource in SCHEMA.resources() {
         for column in &resource.columns {
             if let ColumnSource::Compute(name) = &column.source {
                 assert!(compute(name).is_some(), "{} {name}", resource.name);
@@ -36,7 +37,7 @@ fn every_computed_column_exists() {
 
 #[test]
 fn every_function_takes_an_empty_object() {
-    for resource in Schema::builtin().resources() {
+    for resource in SCHEMA.resources() {
         cells(&resource.group, &resource.version, &resource.name, json!({}));
     }
 }
