@@ -2,6 +2,8 @@
 
 pub mod aks;
 pub mod kubelet;
+
+pub mod container;
 pub mod runtime;
 pub mod streaming;
 #[cfg(test)]

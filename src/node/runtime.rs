@@ -171,6 +171,8 @@ pub struct ContainerSpec {
     pub tty: bool,
     /// Keep standard input open (for attach).
     pub stdin: bool,
+    /// Close standard input when the first attach session ends.
+    pub stdin_once: bool,
     /// Signal to stop with, `SIGTERM` form; the image's, else SIGTERM, when `None`.
     pub stop_signal: Option<String>,
 }

@@ -1,0 +1,175 @@
+//! Routes, links and addresses, by blocking netlink: the agent is single-threaded and forks.
+
+use rtnetlink::{
+    AddressMessageBuilder, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{InfoData, InfoVeth},
+        route::{RouteScope, RouteType},
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// A netlink socket; it works on the network namespace in which it was opened.
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+/// Table `local`, which the kernel looks at first.
+const LOCAL_TABLE: u32 = 255;
+
+impl Netlink {
+    /// Opens a socket in the thread's network namespace.
+    ///
+    /// # Errors
+    /// Errors of `socket(2)`.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Index of a link by name.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none.
+    pub fn index(&mut self, name: &str) -> io::Result<u32> {
+        let message = LinkUnspec::new_with_name(name).build();
+        let mut found = None;
+        self.request(RouteNetlinkMessage::GetLink(message), 0, |reply| {
+            if let RouteNetlinkMessage::NewLink(link) = reply {
+                found = Some(link.header.index);
+            }
+        })?;
+        found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    /// Makes a bridge and takes it up.
+    ///
+    /// # Errors
+    /// `EEXIST` when the name is taken.
+    pub fn add_bridge(&mut self, name: &str) -> io::Result<u32> {
+        self.create(RouteNetlinkMessage::NewLink(LinkBridge::new(name).up().build()))?;
+        self.index(name)
+    }
+
+    /// Makes a veth pair: `name` here, up and in the bridge `controller`; the other end named
+    /// `peer` in the namespace `namespace`.
+    ///
+    /// # Errors
+    /// `EEXIST` when the name is taken.
+    pub fn add_veth(&mut self, name: &str, peer: &str, namespace: BorrowedFd<'_>, controller: u32) -> io::Result<()> {
+        let peer = LinkUnspec::new_with_name(peer).setns_by_fd(namespace.as_raw_fd()).build();
+        let info = InfoData::Veth(InfoVeth::Peer(peer));
+        let message = LinkVeth::new(name, "").set_info_data(info).controller(controller).up().build();
+        self.create(RouteNetlinkMessage::NewLink(message))
+    }
+
+    /// Takes a link up.
+    ///
+    /// # Errors
+    /// `ENODEV` when there is none.
+    pub fn up(&mut self, index: u32) -> io::Result<()> {
+        self.acknowledged(RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build()), 0)
+    }
+
+    /// Removes a link by name; not an error when there is none.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn remove(&mut self, name: &str) -> io::Result<()> {
+        match self.acknowledged(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_name(name).build()), 0) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Adds an address to a link; not an error when it is there.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn add_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> io::Result<()> {
+        let message = match address {
+            IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(v4, prefix).build(),
+            IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(v6, prefix).build(),
+        };
+        self.acknowledged(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Adds the default route of an IPv4 pod.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn add_default_route(&mut self, gateway: Ipv4Addr) -> io::Result<()> {
+        self.create(RouteNetlinkMessage::NewRoute(RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build()))
+    }
+
+    /// Makes a whole range local, as `ip route add local RANGE dev LINK` does.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn add_local_range(&mut self, index: u32, network: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(network, prefix)
+            .output_interface(index)
+            .table_id(LOCAL_TABLE)
+            .scope(RouteScope::Host)
+            .kind(RouteType::Local)
+            .build();
+        self.create(RouteNetlinkMessage::NewRoute(message))
+    }
+
+    fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {
+        self.acknowledged(message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn acknowledged(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.request(message, flags, |_| {})
+    }
+
+    fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
+        self.sequence += 1;
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut buffer = vec![0; request.buffer_len()];
+        request.serialize(&mut buffer);
+        self.socket.send(&buffer, 0)?;
+        loop {
+            let (answer, _) = self.socket.recv_from_full()?;
+            let mut rest = &answer[..];
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+                let length = (message.header.length as usize).next_multiple_of(4).clamp(16, rest.len());
+                rest = &rest[length..];
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::Error(error) => {
+                        return match error.code {
+                            None => Ok(()),
+                            Some(code) => Err(io::Error::from_raw_os_error(code.get().abs())),
+                        };
+                    }
+                    NetlinkPayload::Done(_) => return Ok(()),
+                    NetlinkPayload::InnerMessage(inner) => each(inner),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! One pod, one container: start, logs, exec, exit, network doors.
+
+use super::support::{Node, log_has, serve};
+use aksim::node::runtime::NodeRuntime;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn runs_logs_executes_and_ends() {
+    let node = Node::start().await;
+    let pod = node.pod([0, 5]).await;
+    let spec = node.shell(
+        "echo hello; echo oops >&2; read line < /dev/null; trap 'exit 7' TERM; echo up; while :; do sleep 1; done",
+    );
+    let id = node.runtime.start_container(&pod, spec).await.unwrap();
+    log_has(&node, &id, "stdout F up").await;
+    let raw = std::fs::read_to_string(node.status(&id).await.log_path).unwrap();
+    assert!(raw.contains(" stdout F hello\n") && raw.contains(" stderr F oops\n"), "{raw}");
+
+    let (code, out, err) =
+        node.exec(&id, &["sh", "-c", "cat; echo $0 >&2; pwd; hostname; exit 3"], Some("from stdin\n")).await;
+    assert_eq!((code, out.as_str(), err.as_str()), (3, "from stdin\n/srv\npod-0-5\n", "sh\n"));
+    let missing = node
+        .runtime
+        .exec(&id, aksim::node::runtime::ExecSpec { command: vec!["nope".into()], tty: false, stdin: false })
+        .await;
+    let message = super::support::start_error(missing.err().unwrap());
+    assert!(message.contains("\"nope\": executable file not found in $PATH"), "{message}");
+
+    node.runtime.stop_container(&id, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(node.ended(&id).await, (7, false));
+    node.runtime.remove_sandbox(&pod).await.unwrap();
+    assert!(node.runtime.sandboxes().await.unwrap().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn pods_reach_each_other_and_the_daemon_reaches_them() {
+    let node = Node::start().await;
+    let (server, client) = (node.pod([0, 6]).await, node.pod([0, 7]).await);
+    let id =
+        node.runtime.start_container(&server, node.shell(&serve("nc -ll -p 80 -e echo answer", 80))).await.unwrap();
+    log_has(&node, &id, "listening").await;
+    let network = node.runtime.network();
+    let mut stream = network.dial("10.244.0.6:80".parse().unwrap()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "answer\n");
+    assert_eq!(node.run(&client, node.shell("nc 10.244.0.6 80")).await, (0, "answer\n".into()));
+
+    // A service address: a listener of the daemon inside the node network.
+    let listener = network.listen_tcp("10.0.0.1:443".parse().unwrap()).await.unwrap();
+    let accept = async {
+        let (mut stream, peer) = listener.accept().await.unwrap();
+        stream.write_all(b"kubernetes\n").await.unwrap();
+        peer
+    };
+    let (peer, answer) = tokio::join!(accept, node.run(&client, node.shell("nc 10.0.0.1 443")));
+    assert_eq!(peer.ip().to_string(), "10.244.0.7");
+    assert_eq!(answer, (0, "kubernetes\n".into()));
+
+    // Loopback of a pod, as port-forward wants it.
+    let id =
+        node.runtime.start_container(&client, node.shell(&serve("nc -ll -p 8080 -e echo local", 8080))).await.unwrap();
+    log_has(&node, &id, "listening").await;
+    let mut text = String::new();
+    let mut stream = network.dial_sandbox(&client, 8080).await.unwrap();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "local\n");
+    node.stop().await;
+}

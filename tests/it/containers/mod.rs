@@ -1,0 +1,4 @@
+//! Real containers on Linux namespaces.
+
+mod basics;
+mod support;
