@@ -168,6 +168,7 @@ impl Start {
             security,
             tty: container.tty == Some(true),
             stdin: container.stdin == Some(true),
+            stdin_once: container.stdin_once == Some(true),
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
         })
     }
