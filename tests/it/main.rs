@@ -1,3 +1,4 @@
 mod containers;
+mod database;
 mod identity;
 mod registry;
