@@ -167,11 +167,12 @@ impl Child {
     /// Waits until it accepts connections; how it ended if it ends first.
     pub(super) async fn ready(&mut self) -> Result<(), String> {
         tokio::select! {
-            said = self.ready.wait_for(|ready| *ready) => match said {
-                Ok(_) => return Ok(()),
-                // Its log has ended: so does it.
-                Err(_) => {}
-            },
+            said = self.ready.wait_for(|ready| *ready) => {
+                // Otherwise its log has ended: so does it.
+                if said.is_ok() {
+                    return Ok(());
+                }
+            }
             exit = &mut self.exit => return Err(describe(exit)),
         }
         Err(describe((&mut self.exit).await))
