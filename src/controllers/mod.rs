@@ -15,7 +15,9 @@ pub mod error;
 pub mod events;
 pub mod eviction;
 pub mod gc;
+pub mod hpa;
 pub mod informer;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 mod ownership;
@@ -57,6 +59,14 @@ pub struct ControllersConfig {
     pub pod_gc_quarantine: Duration,
     /// Ended pods that are kept.
     pub terminated_pod_threshold: usize,
+    /// How often an autoscaler looks at its metrics.
+    pub hpa_sync_period: Duration,
+    /// How far from its target an autoscaler does nothing, as a part of one.
+    pub hpa_tolerance: f64,
+    /// How long after a pod's start its CPU use counts only if measured while ready.
+    pub hpa_cpu_initialization: Duration,
+    /// How long after its start a pod that was never ready counts as not ready.
+    pub hpa_initial_readiness_delay: Duration,
 }
 
 impl Default for ControllersConfig {
@@ -66,6 +76,10 @@ impl Default for ControllersConfig {
             node_monitor_grace: Duration::from_secs(50),
             pod_gc_quarantine: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
+            hpa_sync_period: Duration::from_secs(15),
+            hpa_tolerance: 0.1,
+            hpa_cpu_initialization: Duration::from_secs(300),
+            hpa_initial_readiness_delay: Duration::from_secs(30),
         }
     }
 }
@@ -94,6 +108,7 @@ pub struct Context {
     pub(crate) ending: WorkQueue<ObjectKey>,
     pub(crate) heartbeats: node_lifecycle::Heartbeats,
     pub(crate) first_seen: eviction::FirstSeen,
+    pub(crate) histories: hpa::Histories,
 }
 
 impl Context {
@@ -119,6 +134,7 @@ impl Context {
             ending: WorkQueue::default(),
             heartbeats: Default::default(),
             first_seen: Default::default(),
+            histories: Default::default(),
             client,
             config,
             events,
@@ -211,6 +227,8 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "deployment", 4, deployment);
         controller!(tasks, context, shutdown, "replicaset", 8, replicaset);
         controller!(tasks, context, shutdown, "endpoints", 8, endpoints);
+        controller!(tasks, context, shutdown, "job", 4, job);
+        controller!(tasks, context, shutdown, "horizontal-pod-autoscaler", 4, hpa);
         controller!(tasks, context, shutdown, "namespace", 4, namespace);
         controller!(tasks, context, shutdown, "service-account", 2, service_account);
         controller!(tasks, context, shutdown, "node-lifecycle", 4, node_lifecycle);
