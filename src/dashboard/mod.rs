@@ -1,1 +1,50 @@
-//! See the map in the crate root.
+//! Terminal dashboard: what the environment is doing, live, with k9s habits.
+//!
+//! `app` is the state and how it changes, pure; `render` draws it, pure; `run` joins both to a
+//! terminal and to a [`DashboardSource`]. A tab is one file in `tabs` and one line in [`tabs::Tab`].
+
+pub mod app;
+pub mod commands;
+pub mod keys;
+pub mod picture;
+pub mod prompt;
+pub mod run;
+pub mod source;
+pub mod tabs;
+pub mod text;
+pub mod theme;
+pub mod widgets;
+
+#[cfg(test)]
+mod tests;
+
+pub use app::App;
+pub use picture::screenshot_svg;
+pub use run::{DashboardError, run};
+pub use source::{ControlSource, DashboardSource};
+pub use tabs::Tab;
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout},
+    widgets::Clear,
+};
+
+/// Draws the whole dashboard.
+pub fn render(app: &App, frame: &mut Frame<'_>) {
+    let area = frame.area();
+    if area.width < 20 || area.height < 4 {
+        frame.render_widget("aksim: too small", area);
+        return;
+    }
+    let [header, body, footer] =
+        Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
+    widgets::header(app, header, frame);
+    app.tab.render(app, body, frame);
+    if let Some(popup) = &app.popup {
+        let place = widgets::popup_area(popup, body);
+        frame.render_widget(Clear, place);
+        widgets::popup(app, popup, place, frame);
+    }
+    widgets::footer(app, footer, frame);
+}

@@ -1,0 +1,51 @@
+//! Keys and commands.
+
+use super::View;
+use crate::dashboard::{app::App, commands::VERBS, keys::KEYS, widgets};
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::{Line, Span},
+    widgets::Paragraph,
+};
+
+/// The tab.
+pub struct Help;
+
+impl View for Help {
+    fn title(&self) -> &'static str {
+        "Help"
+    }
+
+    fn hints(&self) -> &'static [(&'static str, &'static str)] {
+        &[("j k", "scroll"), ("1-5", "tabs"), (":", "command"), ("q", "quit")]
+    }
+
+    fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
+        let keys = widgets::key_lines(&app.theme);
+        if area.width >= 90 {
+            let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+            frame.render_widget(Paragraph::new(keys).block(widgets::panel(&app.theme, " Keys ")), left);
+            let commands = Paragraph::new(command_lines(app)).block(widgets::panel(&app.theme, " Commands "));
+            frame.render_widget(commands, right);
+            return;
+        }
+        let mut lines = vec![Line::styled(" Keys", app.theme.title())];
+        lines.extend(keys);
+        lines.push(Line::styled(" Commands", app.theme.title()));
+        lines.extend(command_lines(app));
+        frame.render_widget(Paragraph::new(lines).scroll((app.scroll as u16, 0)), area);
+    }
+
+    fn scrollable_lines(&self, _app: &App) -> usize {
+        KEYS.len() + VERBS.len() + 2
+    }
+}
+
+fn command_lines(app: &App) -> Vec<Line<'static>> {
+    let line = |verb: &crate::dashboard::commands::Verb| {
+        let typed = format!(" :{} {}", verb.name, verb.argument);
+        Line::from(vec![Span::styled(format!("{typed:<20}"), app.theme.key()), Span::raw(verb.help)])
+    };
+    VERBS.iter().map(line).collect()
+}
