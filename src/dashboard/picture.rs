@@ -11,9 +11,9 @@ use ratatui::{
 };
 use std::{fmt::Write, sync::Arc};
 
-/// Size of a cell in SVG units.
+/// Size of a cell in SVG units: as high as the line characters, so that boxes close.
 const WIDE: f32 = 8.4;
-const HIGH: f32 = 18.0;
+const HIGH: f32 = 16.3;
 const MARGIN: f32 = 14.0;
 const PAPER: &str = "#16181d";
 const INK: &str = "#d7dae0";
