@@ -129,12 +129,15 @@ impl Subscription {
         }
         // Both are counts of events held in memory.
         let from = usize::try_from(self.next - ring.first).unwrap_or(usize::MAX).min(ring.events.len());
-        let ready: Vec<_> = ring.events.range(from..).take(limit).cloned().collect();
+        let mut ready: Vec<_> = ring.events.range(from..).take(limit).cloned().collect();
         drop(ring);
         self.next += ready.len() as u64;
+        // A state is published before its events: those may be older than what was subscribed from.
+        let seen = self.seen;
         if let Some(last) = ready.last() {
-            self.seen = last.object.revision;
+            self.seen = seen.max(last.object.revision);
         }
+        ready.retain(|event| event.object.revision > seen);
         Ok(ready)
     }
 }

@@ -1,0 +1,57 @@
+//! The admission chain: what the cluster adds to or refuses of a write, beyond the kind's rules.
+//!
+//! Plug-ins run in this order, as kube-apiserver's: `NamespaceLifecycle`, `ServiceAccount`,
+//! `Priority`, `DefaultTolerationSeconds`, `DefaultStorageClass`, `DefaultIngressClass`.
+//! Not emulated yet, and named by `aksim fidelity`: `LimitRanger`, `ResourceQuota`,
+//! `PodSecurity`, webhooks and admission policies.
+
+mod lifecycle;
+mod pods;
+mod volumes;
+
+use crate::kubernetes::{
+    server::{
+        api::Call,
+        status::ApiError,
+        strategy::{Change, Part},
+        target::Target,
+    },
+    store::Key,
+};
+use serde_json::Value;
+
+type Plugin = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
+
+/// Plug-ins with the tables they look at; none means all.
+const CHAIN: &[(&[&str], Plugin)] = &[
+    (&[], lifecycle::namespace_lifecycle),
+    (&["pods"], pods::service_account),
+    (&["pods"], pods::priority),
+    (&["pods"], pods::default_tolerations),
+    (&["persistentvolumeclaims"], volumes::default_storage_class),
+    (&["ingresses.networking.k8s.io"], lifecycle::default_ingress_class),
+];
+
+/// Runs the chain over an object that is to be written.
+///
+/// # Errors
+/// 403, 404 or 422 of a plug-in.
+pub fn mutate(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> {
+    if !matches!(change.part, Part::Whole | Part::EphemeralContainers) {
+        return Ok(());
+    }
+    for (tables, plugin) in CHAIN {
+        if tables.is_empty() || tables.contains(&change.target.table_name.as_str()) {
+            plugin(change, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that an object may be removed.
+///
+/// # Errors
+/// 403 for what the cluster cannot do without.
+pub fn delete(_call: &Call, target: &Target, key: &Key) -> Result<(), ApiError> {
+    lifecycle::keep_system_namespaces(target, key)
+}

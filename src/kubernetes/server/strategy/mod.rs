@@ -1,0 +1,157 @@
+//! Rules of kinds: what a write may and does change beyond what the client sent.
+//!
+//! Metadata, status and generation follow from the resource tables ([`metadata`]). What single
+//! kinds add is a row of [`RULES`]: functions that fill fields in, and functions that validate.
+
+pub mod deletion;
+pub mod metadata;
+mod names;
+mod objects;
+mod pods;
+mod services;
+mod workloads;
+
+pub use names::{is_dns_label, is_dns_subdomain};
+pub use services::Reserved;
+
+use super::{
+    api::{Api, Call},
+    status::{ApiError, Cause},
+    target::Target,
+};
+use serde_json::Value;
+
+/// The part of an object that a request may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status, where that is a subresource.
+    Whole,
+    /// The status.
+    Status,
+    /// `spec.ephemeralContainers` of a pod.
+    EphemeralContainers,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+    /// Approval conditions of a certificate signing request.
+    Approval,
+    /// Resources of a pod's containers.
+    Resize,
+    /// Replicas.
+    Scale,
+    /// The binding of a pod to a node.
+    Binding,
+}
+
+/// A write under way.
+pub struct Change<'a> {
+    /// The request.
+    pub call: &'a Call,
+    /// What it writes to.
+    pub target: &'a Target,
+    /// The object before; `None` when it is created.
+    pub old: Option<&'a Value>,
+    /// The part that may change.
+    pub part: Part,
+    /// Whether nothing is to be written in the end.
+    pub dry_run: bool,
+}
+
+type Prepare = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
+type Validate = fn(&Change<'_>, &Value, &mut Vec<Cause>);
+
+/// What a kind adds to the general rules.
+struct Rule {
+    tables: &'static [&'static str],
+    prepare: &'static [Prepare],
+    validate: &'static [Validate],
+}
+
+const RULES: &[Rule] = &[
+    Rule { tables: &["pods"], prepare: &[pods::prepare], validate: &[pods::validate] },
+    Rule { tables: &["services"], prepare: &[], validate: &[services::validate] },
+    Rule {
+        tables: &["deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"],
+        prepare: &[],
+        validate: &[workloads::validate_selector, workloads::validate_template],
+    },
+    Rule { tables: &["replicationcontrollers"], prepare: &[], validate: &[workloads::validate_template] },
+    Rule {
+        tables: &["jobs.batch"],
+        prepare: &[workloads::prepare_job],
+        validate: &[workloads::validate_job, workloads::validate_template],
+    },
+    Rule { tables: &["cronjobs.batch"], prepare: &[], validate: &[workloads::validate_cron_job] },
+    Rule { tables: &["namespaces"], prepare: &[objects::prepare_namespace], validate: &[] },
+    Rule { tables: &["secrets"], prepare: &[objects::prepare_secret], validate: &[objects::validate_secret] },
+    Rule { tables: &["configmaps"], prepare: &[], validate: &[objects::validate_config_map] },
+    Rule {
+        tables: &["rolebindings.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io"],
+        prepare: &[objects::prepare_binding],
+        validate: &[objects::validate_role_ref],
+    },
+    Rule {
+        tables: &["persistentvolumeclaims", "persistentvolumes"],
+        prepare: &[objects::prepare_volume],
+        validate: &[],
+    },
+    Rule {
+        tables: &["certificatesigningrequests.certificates.k8s.io"],
+        prepare: &[objects::prepare_signing_request],
+        validate: &[],
+    },
+    Rule { tables: &["events"], prepare: &[], validate: &[objects::validate_event] },
+    Rule {
+        tables: &["priorityclasses.scheduling.k8s.io"],
+        prepare: &[],
+        validate: &[objects::validate_priority_class],
+    },
+];
+
+fn rules<'a>(table: &'a str) -> impl Iterator<Item = &'static Rule> + 'a {
+    RULES.iter().filter(move |rule| rule.tables.contains(&table))
+}
+
+/// Fills in what the server decides, and takes addresses; they go back when the result is dropped
+/// without [`Reserved::keep`].
+///
+/// # Errors
+/// Whatever makes that impossible (no address left, one that is taken).
+pub fn prepare(change: &Change<'_>, value: &mut Value) -> Result<Reserved, ApiError> {
+    for rule in rules(&change.target.table_name) {
+        for prepare in rule.prepare {
+            prepare(change, value)?;
+        }
+    }
+    if change.target.table_name == "services" && change.part == Part::Whole {
+        return services::reserve(change, value);
+    }
+    Ok(Reserved::default())
+}
+
+/// What is wrong with an object; empty when nothing is.
+pub fn validate(change: &Change<'_>, value: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    metadata::validate(change, value, &mut causes);
+    if change.part == Part::Whole {
+        for rule in rules(&change.target.table_name) {
+            for validate in rule.validate {
+                validate(change, value, &mut causes);
+            }
+        }
+    }
+    causes
+}
+
+/// Called after an object was replaced: gives back addresses it no longer holds.
+pub fn replaced(change: &Change<'_>, value: &Value) {
+    if let Some(old) = change.old.filter(|_| change.target.table_name == "services") {
+        change.call.api.addresses.release_unused(old, value);
+    }
+}
+
+/// Called after an object was removed.
+pub fn removed(api: &Api, target: &Target, last: &Value) {
+    if target.table_name == "services" {
+        api.addresses.release(last);
+    }
+}

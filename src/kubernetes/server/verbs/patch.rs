@@ -1,0 +1,150 @@
+//! PATCH on an object or a part of it.
+
+use super::{
+    create::{self, Outcome},
+    options::{self, WriteOptions},
+    update::{self, Part, Proposal},
+};
+use crate::kubernetes::{
+    codec,
+    patch::{self, PatchError, PatchKind, apply},
+    server::{
+        api::{Call, codec_error},
+        status::ApiError,
+        target::Target,
+    },
+};
+use axum::body::Body;
+use http::{Response, StatusCode, header};
+use serde_json::{Value, json};
+
+/// Applies the patch of the body.
+pub async fn handle(call: &Call, target: &Target, part: Part) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::of(call)?;
+    let patch = Patch::of(call, target)?;
+    if patch.kind == PatchKind::Apply {
+        return server_side_apply(call, target, part, &options, patch.body, patch.duplicates).await;
+    }
+    let outcome = update::change(call, target, part, &options, |live| {
+        let mut value = patch.applied(target, &call.info.name, live)?;
+        options::check_kind(&mut value, &target.resource.gvk())?;
+        options::normalize(call, target, &options, &mut value, &patch.duplicates)?;
+        update::check_name(call, target, &value)?;
+        Ok(Proposal { value, owned: false })
+    })
+    .await?;
+    outcome.respond(call, StatusCode::OK, target)
+}
+
+/// The patch of a request.
+pub struct Patch {
+    /// What kind it is of.
+    pub kind: PatchKind,
+    /// The decoded body.
+    pub body: Value,
+    duplicates: Vec<String>,
+}
+
+impl Patch {
+    /// Reads the patch out of a request.
+    ///
+    /// # Errors
+    /// 400, 415.
+    pub fn of(call: &Call, target: &Target) -> Result<Self, ApiError> {
+        let custom = target.resource.custom;
+        let kind = call.header(header::CONTENT_TYPE).and_then(PatchKind::from_content_type);
+        let kind = kind.filter(|kind| !(custom && *kind == PatchKind::Strategic));
+        let kind = kind.ok_or_else(|| {
+            let accepted = PatchKind::CONTENT_TYPES.iter().filter(|t| !(custom && t.contains("strategic")));
+            ApiError::unsupported_patch(&accepted.copied().collect::<Vec<_>>())
+        })?;
+        let media = if kind == PatchKind::Apply { "application/yaml" } else { "application/json" };
+        let decoded = codec::decode(Some(media), &call.body).map_err(codec_error)?;
+        Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicates })
+    }
+
+    /// The live object with the patch applied.
+    ///
+    /// # Errors
+    /// 400, 422.
+    pub fn applied(&self, target: &Target, name: &str, live: &Value) -> Result<Value, ApiError> {
+        let mut value = live.clone();
+        match (self.kind, target.resource.definition()) {
+            (PatchKind::Json, _) => patch::json(&mut value, &self.body),
+            (PatchKind::Strategic, Some(definition)) => patch::strategic(&mut value, &self.body, definition),
+            _ => {
+                patch::merge(&mut value, &self.body);
+                Ok(())
+            }
+        }
+        .map_err(|error| patch_error(target, name, error))?;
+        Ok(value)
+    }
+}
+
+/// A patch error as clients see it.
+pub fn patch_error(target: &Target, name: &str, error: PatchError) -> ApiError {
+    match error {
+        PatchError::Malformed(text) => ApiError::bad_request(text),
+        PatchError::Unprocessable(_) => ApiError::unprocessable(error.to_string()),
+        PatchError::Conflict { message, causes } => {
+            let causes = causes
+                .into_iter()
+                .map(|c| json!({"reason": "FieldManagerConflict", "message": c.message, "field": c.field}))
+                .collect();
+            ApiError::apply_conflict(&message, causes)
+        }
+        PatchError::Invalid(text) => {
+            ApiError::unprocessable(format!("{} \"{name}\" is invalid: {text}", target.group_kind()))
+        }
+    }
+}
+
+async fn server_side_apply(
+    call: &Call,
+    target: &Target,
+    part: Part,
+    options: &WriteOptions,
+    mut body: Value,
+    duplicates: Vec<String>,
+) -> Result<Response<Body>, ApiError> {
+    let manager = call.info.query.get("fieldManager").ok_or_else(|| {
+        ApiError::unprocessable(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        )
+    })?;
+    let force = call.info.query.flag("force");
+    let writer = apply::Writer { manager, subresource: &call.info.subresource, now: options.now };
+    options::check_kind(&mut body, &target.resource.gvk())?;
+    if body["metadata"]["name"].is_null() {
+        body["metadata"]["name"] = call.info.name.as_str().into();
+    }
+    update::check_name(call, target, &body)?;
+    options::normalize(call, target, options, &mut body, &duplicates)?;
+    loop {
+        let exists = call.api.store.get(target.table, &target.key(&call.info.namespace, &call.info.name)).is_some();
+        let outcome = if exists {
+            update::change(call, target, part, options, |live| {
+                let value = apply::apply(&target.resource, Some(live), &body, writer, force)
+                    .map_err(|error| patch_error(target, &call.info.name, error))?;
+                Ok(Proposal { value, owned: true })
+            })
+            .await
+        } else if part == Part::Whole {
+            let value = apply::apply(&target.resource, None, &body, writer, force)
+                .map_err(|error| patch_error(target, &call.info.name, error))?;
+            create::create(call, target, value, options, true).await
+        } else {
+            return Err(target.not_found(&call.info.name));
+        };
+        match outcome {
+            // Created or removed by someone else in between: look again.
+            Err(error) if matches!((exists, error.reason()), (false, "AlreadyExists") | (true, "NotFound")) => {}
+            outcome => {
+                let code = if exists { StatusCode::OK } else { StatusCode::CREATED };
+                let outcome: Outcome = outcome?;
+                return outcome.respond(call, code, target);
+            }
+        }
+    }
+}
