@@ -1,4 +1,5 @@
 mod containers;
 mod database;
 mod identity;
+mod images;
 mod registry;

@@ -17,17 +17,19 @@ use tokio::{process::Command, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 /// A running registry in a folder of its own.
-struct Running {
-    dir: tempfile::TempDir,
-    host: String,
-    admin: AdminCredentials,
+pub struct Running {
+    pub dir: tempfile::TempDir,
+    pub host: String,
+    pub address: std::net::SocketAddr,
+    pub pki: Pki,
+    pub admin: AdminCredentials,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     recorder: Recorder,
 }
 
 impl Running {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap()).await
     }
 
@@ -36,31 +38,33 @@ impl Running {
         let certificates = dir.path().join("certs");
         std::fs::create_dir_all(&certificates).unwrap();
         std::fs::write(certificates.join("ca.crt"), pki.ca_pem()).unwrap();
-        let registry = Registry::bind(RegistryConfig::new(dir.path().join("registry"), pki, "shopacr")).await.unwrap();
-        let host = registry.address().to_string();
+        let config = RegistryConfig::new(dir.path().join("registry"), pki.clone(), "shopacr");
+        let registry = Registry::bind(config).await.unwrap();
+        let address = registry.address();
+        let host = address.to_string();
         let admin = registry.admin_credentials();
         let recorder = Recorder::in_memory();
         let context = RunContext::detached(recorder.clone());
         let shutdown = context.shutdown.clone();
         let task = tokio::spawn(async move { Box::new(registry).run(context).await.unwrap() });
-        Self { dir, host, admin, shutdown, task, recorder }
+        Self { dir, host, address, pki, admin, shutdown, task, recorder }
     }
 
-    async fn stop(self) -> tempfile::TempDir {
+    pub async fn stop(self) -> tempfile::TempDir {
         self.shutdown.cancel();
         self.task.await.unwrap();
         self.dir
     }
 
-    async fn skopeo(&self, arguments: &[&str]) -> Output {
+    pub async fn skopeo(&self, arguments: &[&str]) -> Output {
         client("skopeo", arguments, |c| c.env("HOME", self.dir.path())).await
     }
 
-    fn credentials(&self) -> String {
+    pub fn credentials(&self) -> String {
         format!("{}:{}", self.admin.username, self.admin.password)
     }
 
-    fn certificates(&self) -> String {
+    pub fn certificates(&self) -> String {
         self.dir.path().join("certs").display().to_string()
     }
 }
@@ -74,7 +78,7 @@ async fn client(program: &str, arguments: &[&str], set: impl FnOnce(&mut Command
         .unwrap_or_else(|e| panic!("{program}: {e}\nhint: aksim doctor --fix installs the test clients"))
 }
 
-fn good(output: Output) -> String {
+pub fn good(output: Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
