@@ -8,6 +8,7 @@ pub mod dockerfile;
 mod error;
 mod files;
 mod ignore_file;
+mod import;
 mod layer;
 mod manifest;
 mod plan;
@@ -20,9 +21,13 @@ mod store;
 mod transfer;
 mod tree;
 
+#[cfg(test)]
+mod tests;
+
 pub use build::{BuildEvent, BuildRequest, BuiltImage, Stream};
 pub use client::Credentials;
 pub use error::BuildError;
+pub use import::ImportedImage;
 pub use layer::Layer;
 pub use manifest::{Descriptor, ImageConfig, Platform};
 pub use store::{ImageStore, Pruned, StoredImage};

@@ -211,7 +211,13 @@ fn read_entry(entry: &tar::Entry<'_, File>, archive: &Path) -> Result<Option<(St
     }
     let path = clean(&raw);
     let header = entry.header();
-    let number = |result: std::io::Result<u64>| result.map_err(|e| malformed(&e.to_string()));
+    // A field that is left blank means 0, as every tar reads it.
+    let blank = |field: &[u8]| field.iter().all(|b| matches!(b, 0 | b' '));
+    let number = |field: &[u8], result: std::io::Result<u64>| match blank(field) {
+        true => Ok(0),
+        false => result.map_err(|e| malformed(&e.to_string())),
+    };
+    let old = header.as_old();
     let link = || -> Result<String, BuildError> {
         let target = entry.link_name().map_err(|e| malformed(&e.to_string()))?;
         let target = target.as_deref().and_then(Path::to_str).map(str::to_owned);
@@ -235,7 +241,7 @@ fn read_entry(entry: &tar::Entry<'_, File>, archive: &Path) -> Result<Option<(St
         return Ok(None);
     }
     let mode = header.mode().map_err(|e| malformed(&e.to_string()))? & 0o7777;
-    Ok(Some((path, Entry { kind, mode, uid: number(header.uid())?, gid: number(header.gid())? })))
+    Ok(Some((path, Entry { kind, mode, uid: number(&old.uid, header.uid())?, gid: number(&old.gid, header.gid())? })))
 }
 
 #[cfg(test)]
