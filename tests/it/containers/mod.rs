@@ -1,4 +1,9 @@
-//! Real containers on Linux namespaces.
+//! Real containers on Linux namespaces, as root and as an ordinary user.
 
 mod basics;
+mod lifetime;
+mod process;
+mod registry;
+mod rootless;
+mod streams;
 mod support;

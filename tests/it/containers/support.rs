@@ -26,13 +26,22 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "id", "env", "sleep", "true", "false", "ls", "ps", "kill", "nc", "hostname", "dd", "tail",
     "stty", "touch", "rm", "mkdir", "grep", "wc", "seq", "head", "mount", "pwd", "test", "yes", "readlink", "stat",
-    "ip", "wget", "printf", "ulimit", "awk", "chown",
+    "ip", "wget", "set", "printf", "ulimit", "awk", "chown",
 ];
 
 fn busybox() -> PathBuf {
     let path = Path::new("/bin/busybox");
     assert!(path.is_file(), "hint: apt-get install busybox-static");
     path.to_owned()
+}
+
+/// The program under test; an ordinary user gets a copy that he can reach.
+pub fn program() -> PathBuf {
+    std::env::var_os("AKSIM_TEST_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_aksim").into(), PathBuf::from)
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -140,8 +149,7 @@ pub struct Node {
 impl Node {
     pub fn config(folder: &Path) -> ContainerRuntimeConfig {
         let id = folder.file_name().unwrap().to_string_lossy().trim_start_matches('.').to_lowercase();
-        let exe = PathBuf::from(env!("CARGO_BIN_EXE_aksim"));
-        ContainerRuntimeConfig::new(exe, folder.join("node"), folder.join("cache"), &id)
+        ContainerRuntimeConfig::new(program(), folder.join("node"), folder.join("cache"), &id)
     }
 
     pub async fn start() -> Self {
@@ -247,6 +255,11 @@ impl Node {
         .await
         .expect("the process ends");
         (session.control.wait().await.unwrap(), out, err)
+    }
+
+    /// Whether the runtime says that something is reduced here.
+    pub fn reduced(&self, what: &str) -> bool {
+        self.runtime.reductions().iter().any(|(reduction, _)| reduction.contains(what))
     }
 
     pub async fn stop(self) {

@@ -67,7 +67,8 @@ enum Word {
 
 struct Shim {
     bundle: Bundle,
-    inside: Inside,
+    /// `None` when the process had ended before they could be opened.
+    inside: Option<Inside>,
     init: Pid,
     pidfd: OwnedFd,
     started: Timestamp,
@@ -134,7 +135,7 @@ impl Shim {
                     None => stdin,
                 };
                 Ok(Self {
-                    inside: Inside::of(init, ids).map_err(doing("open the container's namespaces"))?,
+                    inside: Inside::of(init, ids).ok(),
                     listener: wire::listen(&directory.join("shim.sock")).map_err(doing("listen"))?,
                     bundle,
                     init,

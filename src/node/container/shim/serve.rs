@@ -108,6 +108,9 @@ impl Shim {
         tty: bool,
         fds: Vec<OwnedFd>,
     ) -> Result<(Pid, Option<OwnedFd>), LaunchError> {
+        let Some(inside) = self.inside.as_ref().filter(|_| self.ended.is_none()) else {
+            return Err(super::doing("run the process")(io::Error::other("the container is not running")));
+        };
         let pipes = connect_exec(tty, fds)?;
         let (parent, child) = sync_pair().map_err(super::doing("make a socket pair"))?;
         // The child is born into the container's PID namespace, see `Sandbox::enter`.
@@ -116,7 +119,7 @@ impl Shim {
             ForkResult::Child => {
                 drop(parent);
                 let streams = with_terminal(pipes, &child);
-                let Err(error) = self.bundle.become_exec(&self.inside, command, streams);
+                let Err(error) = self.bundle.become_exec(inside, command, streams);
                 give_up(&child, &error)
             }
             ForkResult::Parent { child: pid } => {
