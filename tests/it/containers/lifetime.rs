@@ -1,7 +1,10 @@
 //! What outlives the daemon, and what is left when a node is taken down.
 
 use super::support::{Node, is_root, log_has, program};
-use aksim::node::{container::ContainerRuntime, runtime::{ContainerState, NodeRuntime}};
+use aksim::node::{
+    container::ContainerRuntime,
+    runtime::{ContainerState, NodeRuntime},
+};
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
 #[tokio::test]

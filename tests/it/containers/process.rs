@@ -8,7 +8,8 @@ use std::time::Duration;
 async fn finds_its_image_environment_and_files() {
     let node = Node::start().await;
     let pod = node.pod([1, 5]).await;
-    let mut spec = node.shell("exec 2>&1; echo $FROM_IMAGE $BOTH $POD $HOSTNAME $HOME; pwd; ls /gone; cat /etc/hidden; true");
+    let mut spec =
+        node.shell("exec 2>&1; echo $FROM_IMAGE $BOTH $POD $HOSTNAME $HOME; pwd; ls /gone; cat /etc/hidden; true");
     spec.env = vec![("BOTH".into(), "pod".into()), ("POD".into(), "x=y".into())];
     let (code, log) = node.run(&pod, spec).await;
     let want = "1 pod x=y pod-1-5 /root\n/srv\nnew\ncat: can't open '/etc/hidden': No such file or directory\n";
@@ -17,8 +18,10 @@ async fn finds_its_image_environment_and_files() {
     let host = node.folder.path().join("volume");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("in"), "from host\n").unwrap();
-    let mut spec = node.shell("exec 2>&1; cat /v/in; echo out > /v/out; cat /ro; echo no > /ro; touch /scratch/x && echo scratch");
-    let mount = |path: &str, host_path, readonly, tmpfs| Mount { host_path, container_path: path.into(), readonly, tmpfs };
+    let mut spec =
+        node.shell("exec 2>&1; cat /v/in; echo out > /v/out; cat /ro; echo no > /ro; touch /scratch/x && echo scratch");
+    let mount =
+        |path: &str, host_path, readonly, tmpfs| Mount { host_path, container_path: path.into(), readonly, tmpfs };
     spec.mounts = vec![
         mount("/v", host.clone(), false, None),
         mount("/ro", host.join("in"), true, None),

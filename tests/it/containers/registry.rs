@@ -45,7 +45,11 @@ async fn serve(State(registry): State<Arc<Registry>>, Path(rest): Path<String>, 
     }
     match std::fs::read(registry.blobs.join(digest.trim_start_matches("sha256:"))) {
         Ok(bytes) => bytes.into_response(),
-        Err(_) => (StatusCode::NOT_FOUND, Json(serde_json::json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "unknown tag"}]}))).into_response(),
+        Err(_) => (
+            StatusCode::NOT_FOUND,
+            Json(serde_json::json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "unknown tag"}]})),
+        )
+            .into_response(),
     }
 }
 
@@ -73,10 +77,8 @@ async fn pulls_by_an_azure_name_with_credentials_once() {
     let pki = Pki::open(&folder.path().join("pki"), "test CA").unwrap();
     let listener = aksim::runtime::net::listen_loopback(0).await.unwrap();
     let target = listener.local_addr().unwrap();
-    let router = Router::new()
-        .route("/v2/{*rest}", get(serve))
-        .route("/oauth2/token", get(token))
-        .with_state(registry.clone());
+    let router =
+        Router::new().route("/v2/{*rest}", get(serve)).route("/oauth2/token", get(token)).with_state(registry.clone());
     let tls = pki.server_config(&["shopacr.azurecr.io"], false).unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(aksim::runtime::http::serve(listener, Some(tls), router, tokio_util::sync::CancellationToken::new()));
