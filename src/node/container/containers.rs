@@ -227,8 +227,20 @@ impl ContainerRuntime {
         let Ok(container) = self.container(id) else { return Ok(()) };
         container.stop(Duration::ZERO).await?;
         self.remove_tree(&container.directory).await?;
+        self.end_leftovers(id).await.map_err(io_error("end the container's processes"))?;
         self.cgroups.remove(id).map_err(io_error("remove the control group"))?;
         self.containers.lock().remove(id);
+        Ok(())
+    }
+
+    /// In a shared PID namespace a container's children outlive its first process.
+    async fn end_leftovers(&self, id: &str) -> io::Result<()> {
+        for pid in self.cgroups.processes(id) {
+            // One that has ended meanwhile is what is wanted.
+            let Ok(process) = ProcessHandle::open(nix::unistd::Pid::from_raw(pid)) else { continue };
+            process.kill()?;
+            tokio::time::timeout(KILL_DEADLINE, process.ended()).await??;
+        }
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use std::{
 /// Changes whenever a message changes; an agent of another protocol is replaced.
 pub const PROTOCOL: u32 = 1;
 /// Largest message, bytes.
-const MAX_MESSAGE: usize = 160 * 1024;
+const MAX_MESSAGE: usize = 64 * 1024;
 /// Most descriptors in one message.
 pub const MAX_FDS: usize = 32;
 

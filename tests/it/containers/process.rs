@@ -107,7 +107,7 @@ async fn containers_of_a_pod_share_what_they_should() {
     pod.share_process_namespace = true;
     pod.sysctls.insert("net.ipv4.tcp_syncookies".into(), "0".into());
     let pod = node.runtime.run_sandbox(pod).await.unwrap();
-    let mut first = node.shell("exec sleep 4242");
+    let mut first = node.shell("sleep 4243 & exec sleep 4242");
     first.name = "first".into();
     let first = node.runtime.start_container(&pod, first).await.unwrap();
     let (_, log) = node.run(&pod, node.shell("ps; cat /proc/sys/net/ipv4/tcp_syncookies; ip -o addr show eth0")).await;
