@@ -25,11 +25,16 @@ pub struct Pod {
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// Desired state.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub spec: PodSpec,
     /// Observed state.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub status: PodStatus,
+}
+
+/// Reads `null` as an absent field, as every Kubernetes client does.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Desired state of a pod, reduced.
@@ -37,18 +42,28 @@ pub struct Pod {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     pub node_name: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
     pub init_containers: Vec<Container>,
+    #[serde(deserialize_with = "or_default")]
     pub overhead: Resources,
+    #[serde(deserialize_with = "or_default")]
     pub resources: ContainerResources,
+    #[serde(deserialize_with = "or_default")]
     pub node_selector: BTreeMap<String, String>,
     pub affinity: Option<Box<Affinity>>,
+    #[serde(deserialize_with = "or_default")]
     pub tolerations: Vec<Toleration>,
+    #[serde(deserialize_with = "or_default")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    #[serde(deserialize_with = "or_default")]
     pub scheduling_gates: Vec<PodSchedulingGate>,
+    #[serde(deserialize_with = "or_default")]
     pub readiness_gates: Vec<PodReadinessGate>,
     pub scheduler_name: Option<String>,
     pub priority: Option<i32>,
+    #[serde(deserialize_with = "or_default")]
     pub host_network: bool,
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
@@ -59,9 +74,12 @@ pub struct PodSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     pub image: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub ports: Vec<ContainerPort>,
+    #[serde(deserialize_with = "or_default")]
     pub resources: ContainerResources,
     pub restart_policy: Option<String>,
 }
@@ -71,6 +89,7 @@ pub struct Container {
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerPort {
     pub name: Option<String>,
+    #[serde(deserialize_with = "or_default")]
     pub container_port: i32,
     pub host_port: Option<i32>,
     #[serde(rename = "hostIP")]
@@ -82,6 +101,7 @@ pub struct ContainerPort {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ContainerResources {
+    #[serde(deserialize_with = "or_default")]
     pub requests: Resources,
 }
 
@@ -161,8 +181,11 @@ pub struct PodStatus {
     #[serde(rename = "podIP")]
     pub pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
+    #[serde(deserialize_with = "or_default")]
     pub pod_ips: Vec<PodIp>,
+    #[serde(deserialize_with = "or_default")]
     pub conditions: Vec<PodCondition>,
+    #[serde(deserialize_with = "or_default")]
     pub container_statuses: Vec<ContainerStatus>,
     pub start_time: Option<Time>,
     pub nominated_node_name: Option<String>,
@@ -172,6 +195,7 @@ pub struct PodStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct PodIp {
     #[serde(default)]
+    #[serde(deserialize_with = "or_default")]
     pub ip: String,
 }
 
@@ -180,7 +204,9 @@ pub struct PodIp {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodCondition {
     #[serde(rename = "type")]
+    #[serde(deserialize_with = "or_default")]
     pub type_: String,
+    #[serde(deserialize_with = "or_default")]
     pub status: String,
     pub reason: Option<String>,
     pub message: Option<String>,
@@ -191,8 +217,11 @@ pub struct PodCondition {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
+    #[serde(deserialize_with = "or_default")]
     pub restart_count: i32,
+    #[serde(deserialize_with = "or_default")]
     pub state: ContainerState,
 }
 
@@ -207,6 +236,7 @@ pub struct ContainerState {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Terminated {
+    #[serde(deserialize_with = "or_default")]
     pub exit_code: i32,
     pub finished_at: Option<Time>,
 }
@@ -364,11 +394,25 @@ mod tests {
     }
 
     #[test]
+    fn reads_a_watch_event_as_it_comes() {
+        let line = r#"{"type":"ADDED","object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a","namespace":"d",
+            "creationTimestamp":"2026-11-23T07:37:20Z","generation":1,"resourceVersion":"93","uid":"u"},
+            "spec":{"containers":[{"image":"x","name":"c","resources":{"requests":{"cpu":"3"}},
+            "volumeMounts":[{"mountPath":"/v","name":"k","readOnly":true}]}],"priority":0,
+            "tolerations":[{"effect":"NoExecute","key":"k","operator":"Exists","tolerationSeconds":300}]},
+            "status":{"phase":"Pending","qosClass":"Burstable"}}}"#;
+        let event: kube::core::WatchEvent<Pod> = serde_json::from_str(line).unwrap();
+        let kube::core::WatchEvent::Added(pod) = event else { panic!("{event:?}") };
+        assert_eq!(pod.requests().cpu, Some(3000));
+    }
+
+    #[test]
     fn null_fields_are_absent_fields() {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "creationTimestamp": null},
-            "spec": {"containers": [{"name": "c", "resources": {}}]},
-            "status": {},
+            "spec": {"initContainers": null, "nodeSelector": null, "hostNetwork": null,
+                     "containers": [{"name": "c", "ports": null, "resources": {"requests": null}}]},
+            "status": {"conditions": null, "containerStatuses": [{"name": "c", "state": null}]},
         }))
         .unwrap();
         assert_eq!((pod.phase(), pod.requests()), ("Pending", Resources::default()));
