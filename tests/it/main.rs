@@ -1,4 +1,5 @@
 mod containers;
+mod controllers;
 mod database;
 mod identity;
 mod images;
