@@ -34,16 +34,15 @@ pub const SERVICE_LABEL: &str = "aksim.dev/service";
 /// How long a rollout may take.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
 
+/// Takes lines of output as they come.
+pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Builds and pushes images.
 #[async_trait]
 pub trait Packager: Send + Sync + 'static {
     /// Builds the service's image, telling what it does line by line. The result names it by a
     /// tag made from its content, so that equal content is an equal name.
-    async fn build(
-        &self,
-        service: &ServiceConfig,
-        on_line: &(dyn for<'a> Fn(&'a str) + Send + Sync),
-    ) -> Result<ImageRef, String>;
+    async fn build(&self, service: &ServiceConfig, on_line: LineSink) -> Result<ImageRef, String>;
     /// Pushes the image that `build` has made; its digest.
     async fn push(&self, image: &ImageRef) -> Result<String, String>;
 }
@@ -214,12 +213,13 @@ impl<'a> Cycle<'a> {
             return Ok(last.image);
         }
         self.state(ServiceState::Building, None, "");
-        let on_line = |line: &str| tracing::info!(target: "build", service = %self.service.name, "{line}");
+        let name = self.service.name.clone();
+        let on_line: LineSink = Arc::new(move |line: &str| tracing::info!(target: "build", service = %name, "{line}"));
         if !self.service.build.is_empty() {
             let _slot = self.context.build_slot.acquire().await;
-            build_command::run(&self.service.build, &self.context.root, &self.cancel, on_line).await?;
+            build_command::run(&self.service.build, &self.context.root, &self.cancel, |line| on_line(line)).await?;
         }
-        let image = self.context.packager.build(self.service, &on_line).await.map_err(CycleError::Image)?;
+        let image = self.context.packager.build(self.service, on_line).await.map_err(CycleError::Image)?;
         self.hop(Hop::Built, Timestamp::now(), image.tag.as_deref().unwrap_or_default());
         self.state(ServiceState::Pushing, Some(&image), "");
         let digest = self.context.packager.push(&image).await.map_err(CycleError::Push)?;

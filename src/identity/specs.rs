@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 /// Password of every user that has none of its own. Documented, for development only.
-pub const DEVELOPMENT_PASSWORD: &str = "aksim-Passw0rd!";
+pub const DEVELOPMENT_PASSWORD: &str = "Password1!";
 
 /// A tenant with all that is in it.
 #[derive(Clone, Debug, Default)]

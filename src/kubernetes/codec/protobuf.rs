@@ -361,6 +361,3 @@ impl<'a> Iterator for Entries<'a> {
         Some(Err(error))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,33 @@
+//! Events as plain log lines on stderr, for terminals without dashboard and for CI.
+
+use super::status::{component_state, service_state};
+use crate::model::event::{Event, EventBody};
+
+/// One event as lines, or nothing when it says nothing new to a reader of lines.
+pub fn line(event: &Event) -> Option<String> {
+    let time = event.at.strftime("%H:%M:%S%.3f");
+    let text = match &event.body {
+        EventBody::Component { component, state, message, endpoints } => {
+            let urls: Vec<&str> = endpoints.iter().map(|e| e.url.as_str()).collect();
+            join(&[component.as_str(), component_state(*state), &urls.join(" "), message])
+        }
+        EventBody::Service { service, state, version, message, endpoints } => {
+            let urls: Vec<&str> = endpoints.iter().map(|e| e.url.as_str()).collect();
+            join(&[service.as_str(), service_state(*state), version.as_deref().unwrap_or_default(), &urls.join(" "), message])
+        }
+        EventBody::Flow { row, ok, message } => {
+            let mark = if *ok { "" } else { "failed: " };
+            format!("row {}: {mark}{message}", row.number())
+        }
+        EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => return None,
+        EventBody::Warning { subject, message, hint } => {
+            let hint = hint.as_deref().map(|h| format!(" (hint: {h})")).unwrap_or_default();
+            format!("warning: {subject}: {message}{hint}")
+        }
+    };
+    Some(format!("{time} {text}"))
+}
+
+fn join(parts: &[&str]) -> String {
+    parts.iter().filter(|p| !p.is_empty()).copied().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,103 @@
+//! What is emulated, as data. A gap that is closed is a line changed here.
+
+use serde::Serialize;
+
+/// How an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// As in Azure, for the clients that are tested.
+    Works,
+    /// There, but behaves otherwise; the note says how.
+    Differs,
+    /// Not there.
+    Gap,
+}
+
+impl Standing {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Works => "works",
+            Self::Differs => "differs",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// How to see that a project uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detect {
+    /// It concerns every project.
+    Always,
+    /// It cannot be seen in manifests.
+    Never,
+    /// An object of one of these kinds.
+    Kind(&'static [&'static str]),
+    /// This key somewhere in an object.
+    Key(&'static str),
+    /// An annotation with this prefix.
+    Annotation(&'static str),
+}
+
+/// One feature.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Area of DESIGN §3.
+    pub area: &'static str,
+    /// The feature, in the field's words.
+    pub feature: &'static str,
+    /// How it stands.
+    pub standing: Standing,
+    /// What a user has to know.
+    pub note: &'static str,
+    /// How it is seen.
+    #[serde(skip)]
+    pub detect: Detect,
+}
+
+const fn entry(area: &'static str, feature: &'static str, standing: Standing, detect: Detect, note: &'static str) -> Entry {
+    Entry { area, feature, standing, note, detect }
+}
+
+use Detect::{Always, Annotation, Key, Kind, Never};
+use Standing::{Differs, Gap, Works};
+
+/// All features, by area.
+pub const ENTRIES: &[Entry] = &[
+    entry("cluster", "API server of Kubernetes 1.36", Works, Never, "built-in kinds; kubectl, kube-rs"),
+    entry("cluster", "Deployment, ReplicaSet, Job, HPA v2, EndpointSlice, garbage collection", Works, Never, ""),
+    entry("cluster", "StatefulSet, DaemonSet, CronJob controllers", Gap, Kind(&["StatefulSet", "DaemonSet", "CronJob"]), "objects are stored, nothing acts on them"),
+    entry("cluster", "PodDisruptionBudget", Gap, Kind(&["PodDisruptionBudget"]), "stored, evictions do not look at it"),
+    entry("cluster", "ResourceQuota, LimitRange", Gap, Kind(&["ResourceQuota", "LimitRange"]), "stored, not enforced"),
+    entry("cluster", "CustomResourceDefinition", Gap, Kind(&["CustomResourceDefinition"]), "refused"),
+    entry("cluster", "admission webhooks and policies", Gap, Kind(&["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration", "ValidatingAdmissionPolicy"]), "stored, not called"),
+    entry("cluster", "NetworkPolicy", Gap, Kind(&["NetworkPolicy"]), "stored, not enforced"),
+    entry("cluster", "providers kind, k3s, context", Gap, Never, "the embedded cluster alone"),
+    entry("cluster", "control plane", Differs, Always, "one process without etcd; writes survive kill -9, a power loss may lose the last ones"),
+    entry("node", "PersistentVolumeClaim", Gap, Kind(&["PersistentVolumeClaim"]), "stored, never bound"),
+    entry("node", "azureFile, azureDisk, csi and NFS volumes", Gap, Key("azureFile"), "pods get a FailedMount event"),
+    entry("node", "csi volumes", Gap, Key("csi"), "pods get a FailedMount event"),
+    entry("node", "seccomp, AppArmor and SELinux profiles", Gap, Key("seccompProfile"), "accepted, not applied"),
+    entry("node", "CA in pods", Differs, Always, "the environment's CA is mounted at the usual places so that Azure names are trusted"),
+    entry("node", "egress", Differs, Always, "pods reach the environment's Azure names, not the internet"),
+    entry("node", "virtual machine sizes, zones", Differs, Never, "labels only: all nodes share this machine"),
+    entry("network", "Service of type LoadBalancer", Differs, Annotation("service.beta.kubernetes.io/azure-"), "an address on loopback; Azure annotations are kept as data"),
+    entry("network", "ingress class webapprouting.kubernetes.azure.com", Differs, Kind(&["Ingress"]), "HTTPS on one loopback port; NGINX annotations have no effect"),
+    entry("registry", "OCI distribution 1.1, ACR token exchange", Works, Never, "skopeo, oras"),
+    entry("registry", "geo-replication, tasks, quarantine, webhooks", Gap, Never, ""),
+    entry("identity", "Entra ID v2.0: code + PKCE, client credentials, device code, refresh", Works, Never, "MSAL"),
+    entry("identity", "consent, conditional access, MFA", Gap, Never, "sign-in never asks for them"),
+    entry("identity", "on-behalf-of, Microsoft Graph", Gap, Never, ""),
+    entry("identity", "browser on the host", Differs, Always, "login.microsoftonline.com is login.microsoftonline.com.localhost at the ingress's port"),
+    entry("identity", "workload identity", Gap, Annotation("azure.workload.identity/"), "annotations are kept as data"),
+    entry("database", "Azure Database for MySQL flexible server", Differs, Always, "a local MySQL or MariaDB; `aksim status` says which"),
+    entry("database", "high availability, replicas, backups", Gap, Never, ""),
+    entry("images", "Dockerfile builds", Works, Never, "builtin engine; unknown instructions are errors"),
+    entry("images", "Docker engine", Gap, Never, "the builtin engine alone"),
+    entry("git", "Git host and webhooks (row 1)", Gap, Never, "next release"),
+    entry("pipelines", "Azure Pipelines (rows 2 and 3 from a commit)", Gap, Never, "next release; the inner loop builds instead"),
+    entry("azure", "Azure Resource Manager, az", Gap, Never, ""),
+    entry("portal", "web admin portal of aksim", Gap, Never, "the shop's own admin portal is there"),
+    entry("lab", "scenarios, labs, snapshots", Gap, Never, ""),
+];

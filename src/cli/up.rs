@@ -1,0 +1,314 @@
+//! `aksim up`, `dev`, `down`, `dashboard`.
+
+use super::{
+    args::{DashboardArgs, DownArgs, UpArgs},
+    context::Context,
+    events,
+    failure::{Code, Failure, listed},
+    output,
+};
+use crate::{
+    config::{Config, home::Home},
+    dashboard::{self, ControlSource, Tab, screenshot_svg},
+    model::{command::Command, log::LogQuery},
+    runtime::{
+        control::{ControlClient, ControlError, LogSource},
+        files::{PUBLIC, write_atomic},
+        recorder::Recorder,
+    },
+    simulator::{self, KubeconfigTarget, Options, Simulator, SimulatorError},
+};
+use futures::StreamExt;
+use std::{io::Write, os::unix::process::CommandExt, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    signal::unix::{SignalKind, signal},
+    sync::broadcast::error::RecvError,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Tells a detached aksim that its starter reads its standard output until this line.
+const DETACHED: &str = "AKSIM_DETACHED";
+/// Line that ends the start of a detached aksim.
+const READY_LINE: &str = "environment is up";
+/// How long `down` waits.
+const DOWN_DEADLINE: Duration = Duration::from_secs(60);
+
+impl From<SimulatorError> for Failure {
+    fn from(error: SimulatorError) -> Self {
+        let code = match &error {
+            _ if error.is_environment() => Code::Environment,
+            SimulatorError::Manifest(_) => Code::Usage,
+            _ => Code::Failure,
+        };
+        Failure { code, message: error.to_string(), hint: error.hint() }
+    }
+}
+
+/// Brings the environment up and stays in the foreground, or starts one behind.
+pub async fn run(context: &Context, args: UpArgs, logs: bool) -> Result<(), Failure> {
+    let config = context.config()?;
+    let home = context.home(&config)?;
+    if args.detach {
+        return detach(context, &args).await;
+    }
+    let detached = std::env::var_os(DETACHED).is_some();
+    let dashboard = !detached && !args.no_dashboard && !logs && output::interactive();
+    init_tracing(context.verbose, dashboard, &home)?;
+    let options = options(&args)?;
+    foreground(config, &home, options, Foreground { dashboard, logs, detached }).await
+}
+
+/// How a foreground run shows itself.
+struct Foreground {
+    dashboard: bool,
+    logs: bool,
+    detached: bool,
+}
+
+fn options(args: &UpArgs) -> Result<Options, Failure> {
+    let kubeconfig = match &args.kubeconfig {
+        Some(file) => KubeconfigTarget::File(std::path::absolute(file)?),
+        // CI keeps its hands off the user's files.
+        None if std::env::var_os("CI").is_some() => KubeconfigTarget::None,
+        None => KubeconfigTarget::User,
+    };
+    Ok(Options { watch: !args.no_watch, kubeconfig, exe: std::env::current_exe()? })
+}
+
+async fn foreground(config: Config, home: &Home, options: Options, show: Foreground) -> Result<(), Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut tasks = JoinSet::new();
+    let starting = Simulator::start(config, home, options);
+    let mut simulator = tokio::select! {
+        started = starting => started?,
+        _ = interrupt.recv() => return Err(Failure::new(Code::Interrupted, "interrupted")),
+        _ = terminate.recv() => return Err(Failure::new(Code::Interrupted, "terminated")),
+    };
+    if !show.dashboard {
+        tasks.spawn(print_events(simulator.recorder().clone(), show.detached));
+    }
+    if show.logs {
+        tasks.spawn(print_logs(simulator.logs()));
+    }
+    let stop = simulator.stop_requested();
+    let left = CancellationToken::new();
+    if show.dashboard {
+        let source = ControlSource::connect(ControlClient::new(&home.control_socket())).await?;
+        tasks.spawn(show_dashboard(source, stop.clone(), left.clone()));
+    }
+    let outcome = {
+        let deployed = async {
+            let deployed = simulator.deploy().await;
+            if !show.dashboard {
+                announce(&deployed, show.detached);
+            }
+            deployed
+        };
+        tokio::select! {
+            deployed = deployed => Ok(deployed),
+            () = stop.cancelled() => Ok(Ok(())),
+            () = left.cancelled() => Ok(Ok(())),
+            _ = interrupt.recv() => Err(Failure::new(Code::Interrupted, "interrupted")),
+            _ = terminate.recv() => Ok(Ok(())),
+        }
+    };
+    let ended = match outcome {
+        Ok(_) => tokio::select! {
+            ended = simulator.wait() => ended.map_err(Failure::from),
+            () = left.cancelled() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        },
+        Err(failure) => Err(failure),
+    };
+    let stopped = tokio::select! {
+        stopped = simulator.stop() => stopped.map_err(Failure::from),
+        _ = interrupt.recv() => Err(Failure::new(Code::Interrupted, "interrupted while stopping").hint("aksim down")),
+    };
+    tasks.shutdown().await;
+    ended.and(stopped)
+}
+
+/// Says once that everything answers, or what does not.
+fn announce(deployed: &Result<(), Vec<(crate::model::ids::ServiceName, String)>>, detached: bool) {
+    match deployed {
+        Ok(()) if detached => {
+            // The starter may have gone; then nobody reads.
+            let _ = writeln!(std::io::stdout(), "{READY_LINE}");
+        }
+        Ok(()) => eprintln!("{READY_LINE}; ctrl-c stops it"),
+        Err(failed) => {
+            let items = failed.iter().map(|(name, why)| (name.to_string(), why.clone()));
+            let failure = listed(Code::Failure, "these services do not answer; save a file to try again", items);
+            if detached {
+                // One line each: the starter reads lines. JSON keeps line ends inside.
+                let text = serde_json::to_string(&failure.to_string()).unwrap_or_default();
+                let _ = writeln!(std::io::stdout(), "failed {text}");
+            } else {
+                eprintln!("{failure}");
+            }
+        }
+    }
+}
+
+/// The dashboard in front of the environment; leaving it stops the environment.
+async fn show_dashboard(source: ControlSource, stop: CancellationToken, left: CancellationToken) {
+    if let Err(error) = dashboard::run(source, stop).await {
+        eprintln!("{error}");
+    }
+    left.cancel();
+}
+
+async fn print_events(recorder: Recorder, to_stdout: bool) {
+    let mut events = recorder.subscribe();
+    // What happened before anybody could listen.
+    for (name, status) in &recorder.world().components {
+        let urls: Vec<&str> = status.endpoints.iter().map(|e| e.url.as_str()).collect();
+        emit(&format!("{name} {} {}", super::status::component_state(status.state), urls.join(" ")), to_stdout);
+    }
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                if let Some(line) = events::line(&event) {
+                    emit(&line, to_stdout);
+                }
+            }
+            Err(RecvError::Lagged(missed)) => emit(&format!("({missed} events left out)"), to_stdout),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn emit(line: &str, to_stdout: bool) {
+    // Nobody reading is not a reason to stop.
+    let _ = match to_stdout {
+        true => writeln!(std::io::stdout(), "{line}"),
+        false => writeln!(std::io::stderr(), "{line}"),
+    };
+}
+
+async fn print_logs(source: impl LogSource) {
+    let mut lines = source.lines(LogQuery { service: None, tail: Some(10), follow: true });
+    while let Some(line) = lines.next().await {
+        if output::text(&format!("{} {}\n", line.service, line.line)).is_err() {
+            return;
+        }
+    }
+}
+
+fn init_tracing(verbose: u8, to_file: bool, home: &Home) -> Result<(), Failure> {
+    let level = match verbose {
+        0 => "warn,build=info",
+        1 => "warn,build=info,aksim=info",
+        2 => "info,aksim=debug",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("AKSIM_LOG").unwrap_or_else(|_| level.into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    if to_file {
+        let folder = home.logs();
+        std::fs::create_dir_all(&folder)?;
+        let file = std::fs::File::options().create(true).append(true).open(folder.join("aksim.log"))?;
+        // A second subscriber in one process is refused; the first one serves.
+        let _ = builder.with_ansi(false).with_writer(file).try_init();
+    } else {
+        let _ = builder.with_ansi(output::colour()).with_writer(std::io::stderr).try_init();
+    }
+    Ok(())
+}
+
+/// Starts aksim behind and returns once the environment answers.
+async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
+    let config = context.config()?;
+    let home = context.home(&config)?;
+    std::fs::create_dir_all(home.logs())?;
+    let log = std::fs::File::options().create(true).append(true).open(home.logs().join("aksim.log"))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.arg("--project").arg(&config.root).arg("up");
+    if args.no_watch {
+        command.arg("--no-watch");
+    }
+    if let Some(file) = &args.kubeconfig {
+        command.arg("--kubeconfig").arg(std::path::absolute(file)?);
+    }
+    command.env(DETACHED, "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.try_clone()?);
+    // SAFETY: setsid is async-signal-safe and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+    }
+    let mut child = tokio::process::Command::from(command).spawn()?;
+    let stdout = child.stdout.take().ok_or_else(|| Failure::new(Code::Bug, "a pipe is missing"))?;
+    let mut lines = BufReader::new(stdout).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line == READY_LINE {
+            eprintln!("{READY_LINE} (process {}); `aksim down` stops it", child.id().unwrap_or_default());
+            return Ok(());
+        }
+        if let Some(text) = line.strip_prefix("failed ") {
+            let message: String = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
+            let message = message.trim_start_matches("error: ").to_owned();
+            return Err(Failure::new(Code::Failure, message).hint("the environment runs; `aksim down` stops it"));
+        }
+        eprintln!("{line}");
+    }
+    let status = child.wait().await?;
+    let text = std::fs::read_to_string(home.logs().join("aksim.log")).unwrap_or_default();
+    let told = text.rfind("error: ").map_or("", |at| &text[at + "error: ".len()..]);
+    let (message, hint) = told.split_once("\nhint: ").unwrap_or((told, ""));
+    let code = match status.code() {
+        Some(2) => Code::Usage,
+        Some(3) => Code::Environment,
+        _ => Code::Failure,
+    };
+    let mut failure = Failure::new(code, format!("aksim did not start ({status}): {}", message.trim_end()));
+    if !hint.trim().is_empty() {
+        failure = failure.hint(hint.trim());
+    }
+    Err(failure)
+}
+
+/// Stops the environment, running or not.
+pub async fn down(context: &Context, args: &DownArgs) -> Result<(), Failure> {
+    let (_, home, client) = context.running()?;
+    match client.command(&Command::Stop).await {
+        Ok(_) => wait_until_gone(&home).await?,
+        Err(ControlError::NotRunning { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    simulator::clean_up(&home, &std::env::current_exe()?, args.purge).await?;
+    Ok(())
+}
+
+/// Waits until the running aksim has let go of the lock.
+async fn wait_until_gone(home: &Home) -> Result<(), Failure> {
+    let path = home.lock();
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::options().write(true).open(path)?;
+        // Blocks until the other process ends, whose lock goes with it.
+        file.lock()?;
+        file.unlock()
+    });
+    match tokio::time::timeout(DOWN_DEADLINE, locked).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(Ok(Err(error))) => Err(error.into()),
+        Ok(Err(panic)) => Err(Failure::new(Code::Bug, panic.to_string())),
+        Err(_) => Err(Failure::new(Code::Deadline, "the environment did not stop within 60 s")
+            .hint(format!("see {}", home.logs().display()))),
+    }
+}
+
+/// Shows the dashboard of the running environment, or writes a picture of it.
+pub async fn dashboard(context: &Context, args: DashboardArgs) -> Result<(), Failure> {
+    let (config, _, client) = context.running()?;
+    if let Some(file) = args.svg {
+        let svg = screenshot_svg(config.name.as_str(), &client.world().await?, Tab::Flow, 120, 36);
+        write_atomic(&file, svg.as_bytes(), PUBLIC)?;
+        return output::text(&format!("{} written\n", file.display()));
+    }
+    let source = ControlSource::connect(client).await?;
+    dashboard::run(source, CancellationToken::new()).await.map_err(Failure::other)
+}

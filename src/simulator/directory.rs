@@ -1,0 +1,36 @@
+//! The directory of `aksim.toml`, and the applications that the environment itself needs.
+
+use crate::{
+    config::Config,
+    identity::{ApplicationKind, ApplicationSpec, DirectorySpec, UserSpec},
+};
+use uuid::Uuid;
+
+/// Application whose Secret nobody needs: it is only there for tools that want one.
+pub fn spec(config: &Config) -> DirectorySpec {
+    let users = config.users.iter().map(|user| UserSpec {
+        name: user.name.clone(),
+        display_name: user.display_name.clone(),
+        password: user.password.clone(),
+        groups: user.groups.clone(),
+        roles: user.roles.clone(),
+    });
+    let applications = config.apps.iter().map(|app| ApplicationSpec {
+        name: app.name.clone(),
+        // Validated by the configuration.
+        client_id: app.client_id.as_deref().and_then(|id| Uuid::parse_str(id).ok()),
+        kind: if app.public { ApplicationKind::Public } else { ApplicationKind::Confidential },
+        secrets: app.secret.iter().cloned().collect(),
+        redirect_uris: app.redirect_uris.clone(),
+        identifier_uris: app.identifier_uri.iter().cloned().collect(),
+        app_roles: app.roles.clone(),
+        scopes: app.scopes.clone(),
+        ..ApplicationSpec::default()
+    });
+    DirectorySpec {
+        tenant: config.tenant.clone(),
+        users: users.collect(),
+        applications: applications.collect(),
+        ..DirectorySpec::default()
+    }
+}

@@ -1,0 +1,132 @@
+//! Why an environment does not come up.
+
+use crate::{
+    cluster::{kubeconfig::KubeconfigError, manifests::ManifestError},
+    database::DatabaseError,
+    identity::IdentityError,
+    images::BuildError,
+    ingress::IngressError,
+    kubernetes::ApiServerError,
+    node::runtime::RuntimeError,
+    registry::RegistryError,
+    runtime::{net::HttpClientError, pki::PkiError, supervisor::SupervisorError},
+    simulator::StateError,
+};
+use std::io;
+
+/// Why an environment does not come up, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The event log.
+    #[error("event log: {0}")]
+    Events(#[source] io::Error),
+    /// The certificate authority.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The issuer.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The database server.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The container runtime.
+    #[error("node: {0}")]
+    Node(#[from] RuntimeError),
+    /// Kubelet, service proxy or DNS.
+    #[error(transparent)]
+    NodePart(#[from] NodeError),
+    /// The API server.
+    #[error(transparent)]
+    ApiServer(#[from] ApiServerError),
+    /// The image builder.
+    #[error(transparent)]
+    Images(#[from] BuildError),
+    /// The front door.
+    #[error(transparent)]
+    Ingress(#[from] IngressError),
+    /// A port that was asked for cannot be had.
+    #[error("{what}: {source}")]
+    Port {
+        /// Whose port.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A component failed.
+    #[error(transparent)]
+    Component(#[from] SupervisorError),
+    /// The cluster refused an object of the system.
+    #[error("cluster: {0}")]
+    Cluster(#[source] Box<kube::Error>),
+    /// A manifest is not right.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// kubeconfig.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
+    /// An HTTP client.
+    #[error(transparent)]
+    HttpClient(#[from] HttpClientError),
+    /// The control socket.
+    #[error("control socket: {0}")]
+    Control(#[source] io::Error),
+}
+
+impl From<kube::Error> for SimulatorError {
+    fn from(error: kube::Error) -> Self {
+        Self::Cluster(Box::new(error))
+    }
+}
+
+impl SimulatorError {
+    /// Next step for the user.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::State(StateError::Running { .. }) => Some("`aksim status` shows it, `aksim down` stops it".into()),
+            Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
+            Self::Database(error) => error.hint().map(str::to_owned),
+            Self::Registry(error) => error.hint().map(str::to_owned),
+            Self::Identity(error) => error.hint().map(str::to_owned),
+            Self::Node(RuntimeError::Unsupported { hint, .. }) => Some(hint.clone()),
+            Self::Manifest(error) => error.hint().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Whether the machine lacks something, rather than aksim or the project being wrong.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Port { .. } | Self::Node(RuntimeError::Unsupported { .. }) | Self::Events(_) => true,
+            Self::Database(error) => error.is_missing_requirement(),
+            Self::State(StateError::File { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Why a part of a node does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The kubelet.
+    #[error("kubelet: {0}")]
+    Kubelet(#[from] crate::node::kubelet::KubeletError),
+    /// Cluster DNS.
+    #[error("cluster DNS: {0}")]
+    Dns(#[from] crate::node::dns::DnsError),
+    /// An address of ours is malformed, which is a bug.
+    #[error("address: {0}")]
+    Address(#[from] std::net::AddrParseError),
+    /// A range of ours is malformed, which is a bug.
+    #[error(transparent)]
+    Range(#[from] crate::node::kubelet::CidrError),
+    /// More nodes than addresses.
+    #[error("more than 250 nodes")]
+    TooMany,
+}

@@ -1,0 +1,156 @@
+//! State of an environment that no component owns: lock, id, ports, kubeconfig before ours.
+
+use crate::{
+    config::home::Home,
+    runtime::files::{PRIVATE, create_private_dir, write_atomic},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    io,
+    path::PathBuf,
+};
+
+/// Why the state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another aksim runs this environment.
+    #[error("the environment is running already ({} is locked)", lock.display())]
+    Running {
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// A file or folder cannot be used.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What is kept between runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// Random id of the environment.
+    pub id: String,
+    /// Ports by component, so that addresses stay.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
+    /// kubeconfig that our context was merged into, with the context that was current before.
+    #[serde(default)]
+    pub kubeconfig: Option<(PathBuf, Option<String>)>,
+}
+
+/// The state folder of a running environment; locked while this lives.
+pub struct State {
+    home: Home,
+    kept: Kept,
+    _lock: File,
+}
+
+impl State {
+    /// Makes the folder if needed and locks it.
+    ///
+    /// # Errors
+    /// [`StateError::Running`] when another process holds the lock.
+    pub fn open(home: &Home) -> Result<Self, StateError> {
+        let file = |path: PathBuf| move |source| StateError::File { path, source };
+        create_private_dir(home.root()).map_err(file(home.root().to_owned()))?;
+        let path = home.lock();
+        let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(file(path.clone()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Running { lock: path }),
+            Err(TryLockError::Error(source)) => return Err(StateError::File { path, source }),
+        }
+        let mut kept = load(home)?;
+        if kept.id.is_empty() {
+            kept.id = format!("{:016x}", rand::random::<u64>());
+        }
+        let state = Self { home: home.clone(), kept, _lock: lock };
+        state.store()?;
+        Ok(state)
+    }
+
+    /// Random id of the environment.
+    pub fn id(&self) -> &str {
+        &self.kept.id
+    }
+
+    /// The port that a component had, 0 when it had none.
+    pub fn port(&self, component: &str) -> u16 {
+        self.kept.ports.get(component).copied().unwrap_or(0)
+    }
+
+    /// Keeps a component's port for the next run.
+    ///
+    /// # Errors
+    /// Any error of writing.
+    pub fn keep_port(&mut self, component: &str, port: u16) -> Result<(), StateError> {
+        if self.kept.ports.insert(component.to_owned(), port) != Some(port) {
+            self.store()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps which kubeconfig was changed.
+    ///
+    /// # Errors
+    /// Any error of writing.
+    pub fn keep_kubeconfig(&mut self, kubeconfig: Option<(PathBuf, Option<String>)>) -> Result<(), StateError> {
+        self.kept.kubeconfig = kubeconfig;
+        self.store()
+    }
+
+    /// The kubeconfig that was changed, and its context before.
+    pub fn kubeconfig(&self) -> Option<&(PathBuf, Option<String>)> {
+        self.kept.kubeconfig.as_ref()
+    }
+
+    fn store(&self) -> Result<(), StateError> {
+        let path = path(&self.home);
+        // A struct of strings and numbers always has a JSON form.
+        let json = serde_json::to_vec_pretty(&self.kept).unwrap_or_default();
+        write_atomic(&path, &json, PRIVATE).map_err(|source| StateError::File { path, source })
+    }
+}
+
+fn path(home: &Home) -> PathBuf {
+    home.root().join("environment.json")
+}
+
+/// What an environment keeps, without locking it; nothing when it has never run.
+///
+/// # Errors
+/// Any error of reading, or of a malformed file.
+pub fn load(home: &Home) -> Result<Kept, StateError> {
+    let path = path(home);
+    match std::fs::read(&path) {
+        Ok(json) => serde_json::from_slice(&json).map_err(|e| StateError::File { path, source: e.into() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Kept::default()),
+        Err(source) => Err(StateError::File { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_what_is_kept_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("shop"), dir.path().join("cache"));
+        let mut state = State::open(&home).unwrap();
+        state.keep_port("registry", 4711).unwrap();
+        let id = state.id().to_owned();
+        assert!(matches!(State::open(&home), Err(StateError::Running { .. })));
+        drop(state);
+        let again = State::open(&home).unwrap();
+        assert_eq!((again.id(), again.port("registry")), (id.as_str(), 4711));
+    }
+}

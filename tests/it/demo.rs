@@ -1,0 +1,16 @@
+//! The demonstration as a test: the whole shop, rows 3 to 8, and two saves.
+
+use crate::support::{Project, text};
+
+#[test]
+fn the_demo_walks_its_rows() {
+    let project = Project::new("name = \"unused\"\n");
+    let folder = project.path("shop");
+    let output = project.run(&["demo", "--dir", folder.to_str().unwrap()]);
+    let said = text(&output);
+    assert!(output.status.success(), "{}\n{said}", output.status);
+    for row in ["environment up", "row in MySQL", "403", "catalog serves demo-"] {
+        assert!(said.contains(row), "no {row:?} in\n{said}");
+    }
+    assert!(!project.home().join("shop-demo").exists(), "the demo left its state behind");
+}

@@ -1,0 +1,124 @@
+//! A whole environment with a small service: up, save, kill -9, down.
+
+use crate::support::{Project, text};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// Waits until `check` gives something; the deadline is the failure.
+fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what}: not within 60 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn page(project: &Project, path: &str) -> Option<String> {
+    let status = project.ok(&["status", "-o", "json"]);
+    let world: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let url = world["services"]["web"]["endpoints"][0]["url"].as_str()?.trim_end_matches('/').to_owned();
+    let ca = project.environment_home().join("pki/ca.crt");
+    let output = Command::new("curl").args(["-sS", "--fail", "--cacert"]).arg(ca).arg(format!("{url}{path}")).output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// Names with start times and restart counts: the same after a restart of aksim.
+fn pods(project: &Project) -> String {
+    let columns = "custom-columns=N:.metadata.name,U:.metadata.uid,R:.status.containerStatuses[0].restartCount,C:.status.containerStatuses[0].containerID";
+    let output = project.kubectl(&["get", "pods", "--no-headers", "-o", columns]);
+    assert!(output.status.success(), "{}", text(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the kernel knows of us: mounts, network namespaces, processes, control groups.
+fn traces(home: &Path) -> Vec<String> {
+    let home = home.display().to_string();
+    let mut found: Vec<String> = std::fs::read_to_string("/proc/self/mounts")
+        .unwrap()
+        .lines()
+        .filter(|line| line.contains(&home))
+        .map(|line| format!("mount {line}"))
+        .collect();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if command.contains(&home) {
+            found.push(format!("process {} {command}", entry.file_name().to_string_lossy()));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_service_is_served_changed_and_survives_kill_9() {
+    let project = Project::busybox("it-env");
+    project.up();
+    assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
+
+    // A synced file: no new pods.
+    let before = pods(&project);
+    project.write("web/static/index.html", "synced\n");
+    eventually("the synced file is served", || page(&project, "/index.html").filter(|p| p == "synced\n"));
+    assert_eq!(pods(&project), before);
+
+    // kill -9, then up: same pods, same objects.
+    let info = std::fs::read_to_string(project.environment_home().join("environment.json")).unwrap();
+    let world: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert!(world["ports"]["registry"].is_number());
+    let pid = daemon(&project);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    eventually("the process is gone", || (!alive(pid)).then_some(()));
+    project.up();
+    assert_eq!(pods(&project), before, "pods were restarted");
+    assert_eq!(page(&project, "/index.html").as_deref(), Some("synced\n"));
+
+    // A rebuilt image: a new version by a rollout.
+    project.write("web/Dockerfile", &std::fs::read_to_string(project.path("web/Dockerfile")).unwrap().replace("static", "other"));
+    project.write("web/other/index.html", "rebuilt\n");
+    project.ok(&["trigger", "web"]);
+    eventually("the rebuilt file is served", || page(&project, "/index.html").filter(|p| p == "rebuilt\n"));
+    let journey = project.ok(&["journey", "--last"]);
+    assert!(journey.contains("built") || journey.contains("synced"), "{journey}");
+
+    // A crashing change shows its cause; the old version keeps serving; the next save recovers.
+    let good = std::fs::read_to_string(project.path("web/Dockerfile")).unwrap();
+    project.write("web/Dockerfile", &good.replace("\"-h\", \"/srv\"", "\"--no-such-flag\""));
+    eventually("the failure is shown", || {
+        let world: serde_json::Value = serde_json::from_str(&project.ok(&["status", "-o", "json"])).unwrap();
+        let message = world["services"]["web"]["message"].as_str().unwrap_or_default().to_owned();
+        (world["services"]["web"]["state"] == "failed" && message.contains("no-such-flag")).then_some(())
+    });
+    assert_eq!(page(&project, "/index.html").as_deref(), Some("rebuilt\n"));
+    project.write("web/Dockerfile", &good);
+    eventually("the service recovers", || {
+        let world: serde_json::Value = serde_json::from_str(&project.ok(&["status", "-o", "json"])).unwrap();
+        (world["services"]["web"]["state"] == "ready").then_some(())
+    });
+
+    // down --purge leaves nothing.
+    project.ok(&["down", "--purge"]);
+    assert!(!project.environment_home().exists());
+    assert_eq!(traces(&project.environment_home()), Vec::<String>::new());
+}
+
+fn daemon(project: &Project) -> i32 {
+    let home = project.home().display().to_string();
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).ok()?;
+        let command = String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?).replace('\0', " ");
+        let ours = String::from_utf8_lossy(&environment).contains(&format!("AKSIM_HOME={home}"));
+        (ours && command.contains(" up") && !command.contains("__")).then(|| entry.file_name().to_string_lossy().parse().ok())?
+    });
+    found.expect("the detached aksim was not found")
+}
+
+fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
