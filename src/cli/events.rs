@@ -13,13 +13,21 @@ pub fn line(event: &Event) -> Option<String> {
         }
         EventBody::Service { service, state, version, message, endpoints } => {
             let urls: Vec<&str> = endpoints.iter().map(|e| e.url.as_str()).collect();
-            join(&[service.as_str(), service_state(*state), version.as_deref().unwrap_or_default(), &urls.join(" "), message])
+            join(&[
+                service.as_str(),
+                service_state(*state),
+                version.as_deref().unwrap_or_default(),
+                &urls.join(" "),
+                message,
+            ])
         }
         EventBody::Flow { row, ok, message } => {
             let mark = if *ok { "" } else { "failed: " };
             format!("row {}: {mark}{message}", row.number())
         }
-        EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => return None,
+        EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => {
+            return None;
+        }
         EventBody::Warning { subject, message, hint } => {
             let hint = hint.as_deref().map(|h| format!(" (hint: {h})")).unwrap_or_default();
             format!("warning: {subject}: {message}{hint}")

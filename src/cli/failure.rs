@@ -107,9 +107,8 @@ impl From<ConfigError> for Failure {
                 }
                 Self::new(Code::Usage, message)
             }
-            ConfigError::NotFound { .. } => {
-                Self::new(Code::Usage, error.to_string()).hint("make one with `aksim init`, or name its folder with --project")
-            }
+            ConfigError::NotFound { .. } => Self::new(Code::Usage, error.to_string())
+                .hint("make one with `aksim init`, or name its folder with --project"),
             ConfigError::Read { .. } => Self::new(Code::Usage, error.to_string()),
         }
     }

@@ -45,9 +45,14 @@ pub async fn run(context: &Context, args: ImageArgs) -> Result<(), Failure> {
             output::data(args.output, &rows, table, || images.iter().map(|i| i.reference.clone()).collect())
         }
         ImageVerb::Import { path, name } => {
-            let name = name.map(|n| n.parse::<ImageRef>()).transpose().map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
+            let name = name
+                .map(|n| n.parse::<ImageRef>())
+                .transpose()
+                .map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
             let imported = builder.import(&path, name.as_ref()).await.map_err(Failure::other)?;
-            output::text(&imported.iter().map(|image| format!("{} {}\n", image.reference, image.digest)).collect::<String>())
+            output::text(
+                &imported.iter().map(|image| format!("{} {}\n", image.reference, image.digest)).collect::<String>(),
+            )
         }
         ImageVerb::Prune => {
             let pruned = builder.prune(UNUSED).map_err(Failure::other)?;

@@ -18,7 +18,9 @@ pub async fn run(context: &Context, args: JourneyArgs) -> Result<(), Failure> {
     }
     if args.last {
         let Some(last) = journeys.pop() else {
-            return Err(Failure::new(Code::Failure, "no journey yet").hint("save a file of a service, or `aksim trigger`"));
+            return Err(
+                Failure::new(Code::Failure, "no journey yet").hint("save a file of a service, or `aksim trigger`")
+            );
         };
         if matches!(args.output.output, Format::Table | Format::Wide) {
             return output::text(&waterfall(&last));

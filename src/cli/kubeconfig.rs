@@ -19,7 +19,8 @@ pub fn run(context: &Context, args: &KubeconfigArgs) -> Result<(), Failure> {
     let home = context.home(&config)?;
     let path = home.kubeconfig();
     let text = std::fs::read_to_string(&path).map_err(|_| {
-        Failure::new(Code::Failure, format!("there is no {}", path.display())).hint("start the environment with `aksim up`")
+        Failure::new(Code::Failure, format!("there is no {}", path.display()))
+            .hint("start the environment with `aksim up`")
     })?;
     if !args.merge && args.user.is_none() {
         return output::text(&text);
@@ -28,8 +29,9 @@ pub fn run(context: &Context, args: &KubeconfigArgs) -> Result<(), Failure> {
     if !args.merge {
         return output::text(&kubeconfig::render(&own));
     }
-    let target = kubeconfig::default_path()
-        .ok_or_else(|| Failure::new(Code::Environment, "there is no kubeconfig to merge into").hint("set HOME or KUBECONFIG"))?;
+    let target = kubeconfig::default_path().ok_or_else(|| {
+        Failure::new(Code::Environment, "there is no kubeconfig to merge into").hint("set HOME or KUBECONFIG")
+    })?;
     kubeconfig::merge(&target, &own).map_err(Failure::other)?;
     eprintln!("{} now has the context {}", target.display(), own.name);
     Ok(())

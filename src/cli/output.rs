@@ -75,7 +75,12 @@ pub fn text(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Any error of writing.
-pub fn data<T: Serialize>(format: Format, data: &T, table: impl FnOnce(bool) -> Table, names: impl FnOnce() -> Vec<String>) -> Result<(), Failure> {
+pub fn data<T: Serialize>(
+    format: Format,
+    data: &T,
+    table: impl FnOnce(bool) -> Table,
+    names: impl FnOnce() -> Vec<String>,
+) -> Result<(), Failure> {
     match format {
         Format::Json => text(&(serde_json::to_string_pretty(data).map_err(Failure::other)? + "\n")),
         Format::Yaml => text(&serde_saphyr::to_string(data).map_err(Failure::other)?),

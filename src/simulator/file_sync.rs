@@ -31,7 +31,9 @@ impl ContainerSync {
 impl FileSync for ContainerSync {
     async fn put(&self, pod: &Pod, image: &ImageRef, path: &str, content: Option<&[u8]>) -> Result<usize, String> {
         let of_image = |reference: &str| {
-            reference.parse::<ImageRef>().is_ok_and(|r| r.registry == image.registry && r.repository == image.repository)
+            reference
+                .parse::<ImageRef>()
+                .is_ok_and(|r| r.registry == image.registry && r.repository == image.repository)
         };
         let uid = pod.uid().unwrap_or_default();
         let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());

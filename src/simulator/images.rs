@@ -31,11 +31,7 @@ impl BuiltinPackager {
 
 #[async_trait]
 impl Packager for BuiltinPackager {
-    async fn build(
-        &self,
-        service: &ServiceConfig,
-        on_line: LineSink,
-    ) -> Result<ImageRef, String> {
+    async fn build(&self, service: &ServiceConfig, on_line: LineSink) -> Result<ImageRef, String> {
         let mut request = BuildRequest::new(service.context.clone(), service.image.clone());
         request.dockerfile = Some(service.dockerfile.clone());
         request.build_args = service.build_args.clone();

@@ -92,7 +92,12 @@ pub async fn apply_secrets(client: &Client, id: &str, secrets: &[ServiceSecret])
 
 async fn namespaced<K>(client: &Client, namespace: &str, id: &str, object: Value) -> Result<(), kube::Error>
 where
-    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + k8s_openapi::Resource + Clone + DeserializeOwned + Serialize + Debug,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope>
+        + k8s_openapi::Resource
+        + Clone
+        + DeserializeOwned
+        + Serialize
+        + Debug,
     <K as Resource>::DynamicType: Default,
 {
     apply(Api::<K>::namespaced(client.clone(), namespace), id, object).await
@@ -100,7 +105,12 @@ where
 
 async fn cluster<K>(client: &Client, id: &str, object: Value) -> Result<(), kube::Error>
 where
-    K: Resource<Scope = k8s_openapi::ClusterResourceScope> + k8s_openapi::Resource + Clone + DeserializeOwned + Serialize + Debug,
+    K: Resource<Scope = k8s_openapi::ClusterResourceScope>
+        + k8s_openapi::Resource
+        + Clone
+        + DeserializeOwned
+        + Serialize
+        + Debug,
     <K as Resource>::DynamicType: Default,
 {
     apply(Api::<K>::all(client.clone()), id, object).await

@@ -1,12 +1,7 @@
 //! The Secrets that a service gets: credentials of its schema and of its application.
 
 use super::objects::ServiceSecret;
-use crate::{
-    cluster::manifests,
-    config::Config,
-    database::Database,
-    identity::Issuer,
-};
+use crate::{cluster::manifests, config::Config, database::Database, identity::Issuer};
 use std::collections::BTreeSet;
 
 /// Secrets of all services: `NAME-database` and `NAME-identity`.

@@ -1,8 +1,8 @@
 //! Starting, running and stopping one environment.
 
 use super::{
-    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, images::BuiltinPackager, nodes, objects,
-    secrets, state::State,
+    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, images::BuiltinPackager, nodes,
+    objects, secrets, state::State,
 };
 use crate::{
     cluster::kubeconfig::{self, Context as KubeContext, User},
@@ -232,7 +232,8 @@ async fn start(
     let api_server = ApiServer::bind(api_config).await?;
     state.keep_port("kubernetes", api_server.address().port())?;
     let ingress_listener = ingress_listener(config.ingress_port, state).await?;
-    let ingress_address = ingress_listener.local_addr().map_err(|source| SimulatorError::Port { what: "ingress", source })?;
+    let ingress_address =
+        ingress_listener.local_addr().map_err(|source| SimulatorError::Port { what: "ingress", source })?;
 
     let environment = Environment {
         name: config.name.clone(),

@@ -66,7 +66,8 @@ fn a_broken_dockerfile_is_shown_with_its_line() {
 
 #[test]
 fn a_missing_database_server_is_said_with_the_way_to_get_it() {
-    let project = Project::new("name = \"no-mysql\"\n[database]\nname = \"nodb\"\nengine = \"process:/no/such/mysqld\"\n");
+    let project =
+        Project::new("name = \"no-mysql\"\n[database]\nname = \"nodb\"\nengine = \"process:/no/such/mysqld\"\n");
     let output = project.run(&["up", "--detach"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("/no/such/mysqld"), "{}", text(&output));

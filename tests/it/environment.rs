@@ -24,7 +24,8 @@ fn page(project: &Project, path: &str) -> Option<String> {
     let world: serde_json::Value = serde_json::from_str(&status).unwrap();
     let url = world["services"]["web"]["endpoints"][0]["url"].as_str()?.trim_end_matches('/').to_owned();
     let ca = project.environment_home().join("pki/ca.crt");
-    let output = Command::new("curl").args(["-sS", "--fail", "--cacert"]).arg(ca).arg(format!("{url}{path}")).output().unwrap();
+    let output =
+        Command::new("curl").args(["-sS", "--fail", "--cacert"]).arg(ca).arg(format!("{url}{path}")).output().unwrap();
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
 
@@ -79,7 +80,10 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     assert_eq!(page(&project, "/index.html").as_deref(), Some("synced\n"));
 
     // A rebuilt image: a new version by a rollout.
-    project.write("web/Dockerfile", &std::fs::read_to_string(project.path("web/Dockerfile")).unwrap().replace("static", "other"));
+    project.write(
+        "web/Dockerfile",
+        &std::fs::read_to_string(project.path("web/Dockerfile")).unwrap().replace("static", "other"),
+    );
     project.write("web/other/index.html", "rebuilt\n");
     project.ok(&["trigger", "web"]);
     eventually("the rebuilt file is served", || page(&project, "/index.html").filter(|p| p == "rebuilt\n"));
@@ -113,7 +117,8 @@ fn daemon(project: &Project) -> i32 {
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
         let command = String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).ok()?).replace('\0', " ");
         let ours = String::from_utf8_lossy(&environment).contains(&format!("AKSIM_HOME={home}"));
-        (ours && command.contains(" up") && !command.contains("__")).then(|| entry.file_name().to_string_lossy().parse().ok())?
+        (ours && command.contains(" up") && !command.contains("__"))
+            .then(|| entry.file_name().to_string_lossy().parse().ok())?
     });
     found.expect("the detached aksim was not found")
 }

@@ -49,7 +49,10 @@ fn verbs(project: &Project, program: &'static str) {
         ("get configmap made -o jsonpath={.metadata.labels.k}", "v"),
         ("patch configmap made -p {\"data\":{\"a\":\"c\"}}", "configmap/made patched"),
         ("patch configmap made --type=merge -p {\"data\":{\"a\":\"d\"}}", "configmap/made patched"),
-        ("patch configmap made --type=json -p [{\"op\":\"replace\",\"path\":\"/data/a\",\"value\":\"e\"}]", "configmap/made patched"),
+        (
+            "patch configmap made --type=json -p [{\"op\":\"replace\",\"path\":\"/data/a\",\"value\":\"e\"}]",
+            "configmap/made patched",
+        ),
         ("get configmap made -o jsonpath={.data.a}", "e"),
         ("delete configmap made", "configmap \"made\" deleted"),
         ("delete deployment sleeper --cascade=foreground", "deleted"),
@@ -87,7 +90,11 @@ fn verbs(project: &Project, program: &'static str) {
     let refused = kubectl.run(&format!("apply -f {extra}"));
     assert!(!refused.status.success() && text(&refused).contains("unknown field \"dta\""), "{}", text(&refused));
     let missing = kubectl.run("get pod no-such-pod");
-    assert!(text(&missing).contains("Error from server (NotFound): pods \"no-such-pod\" not found"), "{}", text(&missing));
+    assert!(
+        text(&missing).contains("Error from server (NotFound): pods \"no-such-pod\" not found"),
+        "{}",
+        text(&missing)
+    );
 }
 
 #[test]

@@ -61,7 +61,8 @@ impl Browser {
 
     /// Fills in the form that has the field `marker` and submits it. `values` win over what it holds.
     pub async fn submit(&self, on: &Page, marker: &str, values: &[(&str, &str)]) -> Result<Page, String> {
-        let (action, mut fields) = form(&on.text, marker).ok_or_else(|| format!("{} has no form with {marker}", on.url))?;
+        let (action, mut fields) =
+            form(&on.text, marker).ok_or_else(|| format!("{} has no form with {marker}", on.url))?;
         for (name, value) in values {
             fields.retain(|(n, _)| n != name);
             fields.push(((*name).to_owned(), (*value).to_owned()));
@@ -95,7 +96,9 @@ fn form(text: &str, marker: &str) -> Option<(String, Vec<(String, String)>)> {
         let fields: Vec<(String, String)> = FIELD
             .captures_iter(&found[2])
             .filter(|field| field[0].starts_with("<input"))
-            .filter_map(|field| Some((attribute(&field[1], "name")?, attribute(&field[1], "value").unwrap_or_default())))
+            .filter_map(|field| {
+                Some((attribute(&field[1], "name")?, attribute(&field[1], "value").unwrap_or_default()))
+            })
             .collect();
         fields.iter().any(|(name, _)| name == marker).then_some((action, fields))
     })

@@ -96,9 +96,11 @@ async fn ended(shop: &Shop, service: &str, begun: Timestamp) -> Result<Journey, 
 }
 
 fn find<'w>(world: &'w World, service: &str, since: i64) -> Option<&'w Journey> {
-    world.journeys.iter().rev().find(|j| {
-        j.service.as_str() == service && j.started.as_millisecond() >= since && j.outcome.is_some()
-    })
+    world
+        .journeys
+        .iter()
+        .rev()
+        .find(|j| j.service.as_str() == service && j.started.as_millisecond() >= since && j.outcome.is_some())
 }
 
 fn legs(journey: &Journey) -> String {

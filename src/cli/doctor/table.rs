@@ -91,7 +91,12 @@ pub const CHECKS: &[Check] = &[
         install: Install::ByHand("run as root, or delegate a cgroup; without it limits are not enforced"),
     },
     Check { name: "git", need: Need::Test, find: || program(&["git"]), install: Install::Apt(&["git"]) },
-    Check { name: "busybox", need: Need::Test, find: || program(&["busybox"]), install: Install::Apt(&["busybox-static"]) },
+    Check {
+        name: "busybox",
+        need: Need::Test,
+        find: || program(&["busybox"]),
+        install: Install::Apt(&["busybox-static"]),
+    },
     Check { name: "skopeo", need: Need::Test, find: || program(&["skopeo"]), install: Install::Apt(&["skopeo"]) },
     Check { name: "curl", need: Need::Test, find: || program(&["curl"]), install: Install::Apt(&["curl"]) },
     Check { name: "chromium", need: Need::Test, find: || program(&["chromium"]), install: Install::Apt(&["chromium"]) },
@@ -101,7 +106,12 @@ pub const CHECKS: &[Check] = &[
         find: || program(&["mysql", "mariadb"]),
         install: Install::Apt(&["default-mysql-client"]),
     },
-    Check { name: "python3", need: Need::Test, find: || program(&["python3"]), install: Install::Apt(&["python3", "python3-venv", "python3-pip"]) },
+    Check {
+        name: "python3",
+        need: Need::Test,
+        find: || program(&["python3"]),
+        install: Install::Apt(&["python3", "python3-venv", "python3-pip"]),
+    },
     Check { name: "python msal", need: Need::Test, find: || python_module("msal"), install: Install::Pip(&["msal"]) },
     Check { name: "python oras", need: Need::Test, find: || python_module("oras"), install: Install::Pip(&["oras"]) },
     Check { name: "kubectl 1.27", need: Need::Test, find: || tool("kubectl-1.27"), install: Install::Kubectl("27") },
@@ -151,7 +161,8 @@ fn namespaces() -> Option<String> {
         return Some("root".into());
     }
     // Asks the kernel itself, in a child: a limit of 0, an LSM or seccomp may forbid it.
-    let status = Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
+    let status =
+        Command::new("unshare").args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
     status.is_ok_and(|s| s.success()).then(|| "user namespaces".into())
 }
 

@@ -24,7 +24,11 @@ struct Finding {
 
 /// Prints the entries that concern the project, or all.
 pub fn run(context: &Context, args: &FidelityArgs) -> Result<(), Failure> {
-    let findings = if args.all { ENTRIES.iter().map(|entry| Finding { entry, found_in: vec![] }).collect() } else { concerning(context)? };
+    let findings = if args.all {
+        ENTRIES.iter().map(|entry| Finding { entry, found_in: vec![] }).collect()
+    } else {
+        concerning(context)?
+    };
     let table = |wide: bool| {
         let mut table = match wide {
             true => Table::new(&["AREA", "FEATURE", "STANDING", "NOTE", "FOUND IN"]),
@@ -51,8 +55,11 @@ fn concerning(context: &Context) -> Result<Vec<Finding>, Failure> {
         }
     }
     let find = |entry: &'static Entry| {
-        let found_in: Vec<String> =
-            objects.iter().filter(|(_, object)| detects(&entry.detect, object)).map(|(place, _)| place.clone()).collect();
+        let found_in: Vec<String> = objects
+            .iter()
+            .filter(|(_, object)| detects(&entry.detect, object))
+            .map(|(place, _)| place.clone())
+            .collect();
         let concerns = matches!(entry.detect, Detect::Always) || !found_in.is_empty();
         (concerns && !matches!(entry.standing, Standing::Works)).then_some(Finding { entry, found_in })
     };
