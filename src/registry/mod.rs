@@ -6,6 +6,9 @@ mod auth;
 mod name;
 mod storage;
 
+#[cfg(test)]
+mod tests;
+
 pub use auth::{AcrRole, AdminCredentials, EntraConfig, RoleAssignment};
 pub use name::{Digest, NameError, Reference, RepositoryName, Tag};
 pub use storage::{Collected, StorageError};
@@ -158,6 +161,11 @@ impl Registry {
     /// `shopacr.azurecr.io`.
     pub fn login_server(&self) -> &str {
         &self.login_server
+    }
+
+    #[cfg(test)]
+    fn storage(&self) -> Arc<Storage> {
+        self.storage.clone()
     }
 
     /// Name and password of the admin user, as `az acr credential show` tells them.

@@ -19,7 +19,7 @@ pub struct DockerfileError {
     #[help]
     pub hint: Option<String>,
     #[source_code]
-    source_code: NamedSource<Arc<String>>,
+    source_code: Arc<NamedSource<Arc<String>>>,
     #[label("here")]
     span: SourceSpan,
 }
@@ -47,7 +47,7 @@ impl Source {
             column: self.text[line_begin..begin].chars().count() + 1,
             message: message.into(),
             hint,
-            source_code: NamedSource::new(&self.name, self.text.clone()),
+            source_code: Arc::new(NamedSource::new(&self.name, self.text.clone())),
             span: (begin, span.end.saturating_sub(begin)).into(),
         }
     }
