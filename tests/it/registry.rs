@@ -1,9 +1,12 @@
 //! The registry with clients that others wrote: skopeo, and the Python package oras.
 
 use aksim::{
-    registry::{AdminCredentials, Registry, RegistryConfig},
+    identity::{ApplicationSpec, DirectorySpec, IdentityConfig, Issuer, ObjectIds},
+    model::endpoint::AzureName,
+    registry::{AcrRole, AdminCredentials, EntraConfig, Registry, RegistryConfig, RoleAssignment},
     runtime::{
         component::{Component, RunContext},
+        net::azure_http_client,
         pki::Pki,
         recorder::Recorder,
     },
@@ -237,4 +240,100 @@ print("ok")
     let output = client("python3", &arguments, |c| c.env("REQUESTS_CA_BUNDLE", &ca)).await;
     assert!(good(output).contains("ok"));
     registry.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn service_principals_and_entra_tokens_get_what_their_roles_allow() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::open(&dir.path().join("pki"), "aksim test").unwrap();
+    let application = |name: &str| ApplicationSpec {
+        name: name.into(),
+        secrets: vec![format!("{name}~secret")],
+        ..ApplicationSpec::default()
+    };
+    let directory = DirectorySpec {
+        tenant: "contoso".into(),
+        applications: ["puller", "pusher", "nobody"].map(application).to_vec(),
+        ..DirectorySpec::default()
+    };
+    let issuer = Issuer::bind(IdentityConfig::new(dir.path().join("identity"), pki.clone(), directory)).await.unwrap();
+    let ids = ObjectIds::of_tenant("contoso");
+    let client_id = |name: &str| ids.application(name).to_string();
+    let mut config = RegistryConfig::new(dir.path().join("registry"), pki.clone(), "shopacr");
+    let http = azure_http_client(&pki, &issuer.azure_names()).unwrap();
+    let assignments = vec![
+        // By client id, and by the object id of the service principal.
+        RoleAssignment { principal: client_id("puller"), role: AcrRole::AcrPull },
+        RoleAssignment {
+            principal: ids.service_principal(ids.application("pusher")).to_string(),
+            role: AcrRole::AcrPush,
+        },
+    ];
+    config.entra = Some(EntraConfig::new(&ids.tenant().to_string(), http, assignments));
+    let registry = Registry::bind(config).await.unwrap();
+    let mut names = issuer.azure_names();
+    names.push(AzureName { host: "shopacr.azurecr.io".into(), port: 443, target: registry.address() });
+    let http = azure_http_client(&pki, &names).unwrap();
+    let context = RunContext::detached(Recorder::in_memory());
+    let shutdown = context.shutdown.clone();
+    let mut tasks = tokio::task::JoinSet::new();
+    let other = context.clone();
+    tasks.spawn(async move { Box::new(issuer).run(other).await.unwrap() });
+    tasks.spawn(async move { Box::new(registry).run(context).await.unwrap() });
+
+    let base = "https://shopacr.azurecr.io";
+    let status = async |user: &str, secret: &str, push: bool| {
+        let url = format!("{base}/v2/web/blobs/{}", if push { "uploads/" } else { "uploads" });
+        let request = if push { http.post(url) } else { http.get(format!("{base}/v2/web/tags/list")) };
+        request.basic_auth(user, Some(secret)).send().await.unwrap().status().as_u16()
+    };
+    // 404: allowed, and nothing is there.
+    assert_eq!(status(&client_id("puller"), "puller~secret", false).await, 404);
+    assert_eq!(status(&client_id("puller"), "puller~secret", true).await, 403);
+    assert_eq!(status(&client_id("pusher"), "pusher~secret", true).await, 202);
+    assert_eq!(status(&client_id("pusher"), "wrong", true).await, 401);
+    assert_eq!(status(&client_id("nobody"), "nobody~secret", false).await, 403);
+
+    // az acr login: an Entra token becomes a refresh token, that an access token.
+    let form = |name: &str| {
+        [
+            ("grant_type", "client_credentials".to_owned()),
+            ("client_id", client_id(name)),
+            ("client_secret", format!("{name}~secret")),
+            ("scope", "https://management.azure.com/.default".to_owned()),
+        ]
+    };
+    let entra = format!("https://login.microsoftonline.com/{}/oauth2/v2.0/token", ids.tenant());
+    let token = async |name: &str| {
+        let answer = http.post(&entra).form(&form(name)).send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned()
+    };
+    let exchange = async |token: &str| {
+        let form = [
+            ("grant_type", "access_token"),
+            ("service", "shopacr.azurecr.io"),
+            ("tenant", &ids.tenant().to_string()),
+            ("access_token", token),
+        ];
+        let answer = http.post(format!("{base}/oauth2/exchange")).form(&form).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
+    };
+    let (code, answer) = exchange(&token("pusher").await).await;
+    assert_eq!(code, 200, "{answer}");
+    let form = [
+        ("grant_type", "refresh_token"),
+        ("service", "shopacr.azurecr.io"),
+        ("scope", "repository:web:pull,push"),
+        ("refresh_token", answer["refresh_token"].as_str().unwrap()),
+    ];
+    let answer = http.post(format!("{base}/oauth2/token")).form(&form).send().await.unwrap();
+    let access = answer.json::<serde_json::Value>().await.unwrap()["access_token"].as_str().unwrap().to_owned();
+    let push = http.post(format!("{base}/v2/web/blobs/uploads/")).bearer_auth(access).send().await.unwrap();
+    assert_eq!(push.status(), 202);
+    assert_eq!(exchange("not.a.token").await.0, 401);
+    assert_eq!(exchange(&token("nobody").await).await.0, 403);
+    shutdown.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
 }

@@ -54,7 +54,10 @@ impl EntraConfig {
             "https://management.core.windows.net",
             "https://containerregistry.azure.net",
         ];
-        resources.iter().flat_map(|r| [(*r).to_owned(), format!("{r}/")]).collect()
+        // Version 2.0 tokens name a resource by its client id.
+        let ids = ["797f4846-ba00-4fd7-ba43-dac1f8f63013", "6a0ec4d3-30cb-4a83-91c0-ae56bc0e3d26"];
+        let by_uri = resources.iter().flat_map(|r| [(*r).to_owned(), format!("{r}/")]);
+        by_uri.chain(ids.map(str::to_owned)).collect()
     }
 }
 
