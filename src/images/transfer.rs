@@ -33,7 +33,7 @@ impl Placement<'_> {
         if self.link { clean(&self.destination) } else { self.stage.resolve(&self.destination, true) }
     }
 
-    fn into_folder(&self, base: &str) -> bool {
+    fn is_folder_target(&self, base: &str) -> bool {
         self.many || self.destination.ends_with('/') || self.destination.ends_with("/.") || self.stage.is_folder(base)
     }
 
@@ -73,7 +73,7 @@ impl Placement<'_> {
     /// Puts a file by its own name into the destination, or as the destination.
     pub fn put_file(&self, entries: &mut Entries, name: &str, entry: Entry) {
         let base = self.base();
-        let path = if self.into_folder(&base) { join(&base, name) } else { base };
+        let path = if self.is_folder_target(&base) { join(&base, name) } else { base };
         self.put(entries, &path, entry);
     }
 
