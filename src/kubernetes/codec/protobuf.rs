@@ -361,3 +361,6 @@ impl<'a> Iterator for Entries<'a> {
         Some(Err(error))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,3 +97,6 @@ pub fn merge(target: &mut Value, patch: &Value) {
 pub fn strategic(target: &mut Value, patch: &Value, definition: &Definition) -> Result<(), PatchError> {
     strategic::apply(target, patch, definition)
 }
+
+#[cfg(test)]
+mod tests;

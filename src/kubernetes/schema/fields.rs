@@ -225,3 +225,52 @@ fn go_type(field: &Field) -> String {
         Shape::List(element) => format!("[]{}", go_type(element)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::schema::{GroupVersionKind, builtin};
+    use serde_json::json;
+
+    fn normalized(mut object: Value) -> Result<(Value, Vec<String>), TypeMismatch> {
+        let deployment = builtin::of_kind(&GroupVersionKind::new("apps", "v1", "Deployment")).unwrap();
+        normalize(deployment.get(), &mut object).map(|unknown| (object, unknown))
+    }
+
+    #[test]
+    fn unknown_fields_go_and_are_named() {
+        let (object, unknown) = normalized(json!({"metadata":{"name":"x","foo":1,"labels":null},"spec":{"replicas":1,
+            "template":{"spec":{"containers":[{"name":"a"},{"name":"b","imagee":"x",
+                "resources":{"limits":{"cpu":0.5,"memory":"1024Mi"}}}]}}}}))
+        .unwrap();
+        assert_eq!(unknown, ["metadata.foo", "spec.template.spec.containers[1].imagee"]);
+        assert_eq!(
+            object,
+            json!({"metadata":{"name":"x"},"spec":{"replicas":1,"template":{"spec":{"containers":[
+            {"name":"a"},{"name":"b","resources":{"limits":{"cpu":"500m","memory":"1Gi"}}}]}}}})
+        );
+        assert_eq!(
+            strict_error(&unknown[..1], &["spec.replicas".into()]).unwrap(),
+            "strict decoding error: unknown field \"metadata.foo\", duplicate field \"spec.replicas\""
+        );
+        assert_eq!(strict_error(&[], &[]), None);
+    }
+
+    #[test]
+    fn wrong_types_read_as_gos() {
+        let error = |object| normalized(object).unwrap_err().to_string();
+        assert_eq!(
+            error(json!({"spec":{"replicas":"three"}})),
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+        );
+        assert_eq!(
+            error(json!({"spec":{"template":{"spec":{"containers":{}}}}})),
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"
+        );
+        assert!(error(json!({"spec":{"replicas":3_000_000_000i64}})).contains("number 3000000000"));
+        assert!(error(json!({"metadata":{"labels":{"a":1}}})).contains("of type string"));
+        assert!(error(json!([])).contains("of type Deployment"));
+        let bad = json!({"spec":{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":"1x"}}}]}}}});
+        assert!(error(bad).starts_with("quantities must match"));
+    }
+}

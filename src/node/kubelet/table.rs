@@ -11,7 +11,6 @@ pub(in crate::node::kubelet) struct PodView {
     /// As last seen, with the status that this kubelet computed.
     pub pod: Arc<Pod>,
     /// Its sandbox, once there is one.
-    #[expect(dead_code, reason = "port-forward lands next")]
     pub sandbox: Option<SandboxId>,
     /// Containers by name.
     pub containers: HashMap<String, ContainerView>,

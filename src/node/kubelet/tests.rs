@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    node::testing::{FakeApi, FakeRuntime},
+    node::{
+        streaming::spdy::{Codec, Frame},
+        testing::{FakeApi, FakeRuntime},
+    },
     runtime::recorder::Recorder,
 };
 use serde_json::{Value, json};
@@ -185,6 +188,132 @@ async fn logs_and_commands_go_through_the_kubelets_api() {
         assert_eq!(got, code, "{command}");
         assert!(!status.is_null());
     }
+}
+
+/// Opens an upgraded SPDY connection to a path of the kubelet's API.
+async fn spdy(node: &Node, path: &str, protocol: &str) -> hyper_util::rt::TokioIo<hyper::upgrade::Upgraded> {
+    let request = http::Request::post(path)
+        .header("host", "node")
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .header("x-stream-protocol-version", protocol)
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let response = node.client().await.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 101);
+    assert_eq!(response.headers()["x-stream-protocol-version"], protocol);
+    hyper_util::rt::TokioIo::new(hyper::upgrade::on(response).await.unwrap())
+}
+
+fn syn(stream: u32, headers: &[(&str, &str)]) -> Frame {
+    let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    Frame::SynStream { stream, headers, fin: false }
+}
+
+/// Sends frames, then collects the bytes of every stream until all of `ends` have ended.
+async fn exchange<I>(io: I, send: Vec<Frame>, ends: &[u32]) -> BTreeMap<u32, Vec<u8>>
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    use futures::{SinkExt, StreamExt};
+    let mut framed = tokio_util::codec::Framed::new(io, Codec::default());
+    for frame in send {
+        framed.send(frame).await.unwrap();
+    }
+    let (mut got, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), std::collections::BTreeSet::new());
+    while !ends.iter().all(|id| ended.contains(id)) {
+        let frame = framed.next().await.expect("the connection ended early").unwrap();
+        if let Frame::Data { stream, data, fin } = frame {
+            got.entry(stream).or_default().extend_from_slice(&data);
+            if fin {
+                ended.insert(stream);
+            }
+        }
+    }
+    got
+}
+
+#[tokio::test]
+async fn commands_and_ports_go_over_spdy_too() {
+    let node = Node::new().await;
+    node.pod("web", json!({ "containers": [container(&["run"])] }));
+    node.wait("web", ready).await;
+    let io = spdy(&node, "/exec/shop/web/app?command=cat&input=1&output=1", "v4.channel.k8s.io").await;
+    let typed = Frame::Data { stream: 3, data: "typed".into(), fin: true };
+    let frames = vec![
+        syn(1, &[("streamtype", "error")]),
+        syn(3, &[("streamtype", "stdin")]),
+        syn(5, &[("streamtype", "stdout")]),
+        typed,
+    ];
+    let got = exchange(io, frames, &[1, 5]).await;
+    assert_eq!(got[&5], b"typed");
+    assert_eq!(serde_json::from_slice::<Value>(&got[&1]).unwrap()["status"], "Success");
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        }
+    });
+    let open = |error, data, request, port: &str| {
+        let common = [("port", port), ("requestid", request)];
+        let with = |kind| [&[("streamtype", kind)], &common[..]].concat();
+        vec![syn(error, &with("error")), syn(data, &with("data"))]
+    };
+    let io = spdy(&node, "/portForward/shop/web", "portforward.k8s.io").await;
+    let mut frames = open(1, 3, "0", &port);
+    frames.push(Frame::Data { stream: 3, data: "over the wire".into(), fin: true });
+    frames.extend(open(5, 7, "1", "1"));
+    let got = exchange(io, frames, &[1, 3, 5, 7]).await;
+    assert_eq!(got[&3], b"over the wire");
+    assert!(got[&1].is_empty());
+    assert!(String::from_utf8_lossy(&got[&5]).contains("error forwarding port 1"));
+}
+
+#[tokio::test]
+async fn a_websocket_carries_spdy_for_port_forward() {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let node = Node::new().await;
+    node.pod("web", json!({ "containers": [container(&["run"])] }));
+    node.wait("web", ready).await;
+    let identity = node.pki.issue_client("kube-apiserver-kubelet-client", &["system:masters"]).unwrap();
+    let config = Arc::new(node.pki.client_config(Some(&identity)).unwrap());
+    let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let url = "ws://127.0.0.1/portForward/shop/web";
+    let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(url).unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io".parse().unwrap());
+    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let (mut sink, mut source) = socket.split();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let (mut read, mut write) = tokio::io::split(far);
+    let frames = vec![
+        syn(1, &[("streamtype", "error"), ("port", "1"), ("requestid", "0")]),
+        syn(3, &[("streamtype", "data"), ("port", "1"), ("requestid", "0")]),
+    ];
+    let up = async {
+        let mut buffer = vec![0u8; 4096];
+        loop {
+            let count = tokio::io::AsyncReadExt::read(&mut read, &mut buffer).await.unwrap();
+            sink.send(Message::binary(buffer[..count].to_vec())).await.unwrap();
+        }
+    };
+    let down = async {
+        while let Some(Ok(message)) = source.next().await {
+            tokio::io::AsyncWriteExt::write_all(&mut write, &message.into_data()).await.unwrap();
+        }
+    };
+    let got = tokio::select! {
+        got = exchange(near, frames, &[1, 3]) => got,
+        () = up => unreachable!(),
+        () = down => panic!("the socket ended early"),
+    };
+    assert!(String::from_utf8_lossy(&got[&1]).contains("error forwarding port 1"));
 }
 
 #[tokio::test]

@@ -1,19 +1,21 @@
-//! exec and attach.
+//! exec and attach: WebSocket channels or SPDY streams.
 
-use super::{Api, ContainerPath, Refusal, find, flag, query};
+use super::{Api, ContainerPath, Refusal, find, flag, query, upgrade};
 use crate::node::{
     runtime::{ContainerState, ExecSpec, RuntimeError, Session},
-    streaming::{remote_command, websocket},
+    streaming::{
+        remote_command::{self, Peer},
+        spdy,
+        spdy_exec::{self, Expected},
+        websocket,
+    },
 };
 use axum::{
-    extract::{FromRequestParts, Path, Request, State, WebSocketUpgrade},
+    extract::{Path, Request, State},
     http::StatusCode,
     response::Response,
 };
 use std::sync::Arc;
-
-/// Largest message of a client, bytes: kubectl sends 32 KiB at a time.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 pub(super) async fn exec(
     State(api): State<Arc<Api>>,
@@ -27,7 +29,9 @@ pub(super) async fn exec(
     }
     let id = running(&api, &namespace, &pod, &container)?;
     let spec = ExecSpec { command: command.clone(), tty: flag(&query, "tty"), stdin: flag(&query, "input") };
-    upgrade(request, move || async move { api.shared.runtime.exec(&id, spec).await }, command, true).await
+    let runtime = api.shared.runtime.clone();
+    let begin = move || async move { runtime.exec(&id, spec).await };
+    carry(&api, request, expected(&query), begin, command, true).await
 }
 
 pub(super) async fn attach(
@@ -35,8 +39,21 @@ pub(super) async fn attach(
     Path((namespace, pod, container)): ContainerPath,
     request: Request,
 ) -> Result<Response, Refusal> {
+    let query = query(&request);
     let id = running(&api, &namespace, &pod, &container)?;
-    upgrade(request, move || async move { api.shared.runtime.attach(&id).await }, vec![], false).await
+    let runtime = api.shared.runtime.clone();
+    let begin = move || async move { runtime.attach(&id).await };
+    carry(&api, request, expected(&query), begin, vec![], false).await
+}
+
+fn expected(query: &[(String, String)]) -> Expected {
+    let tty = flag(query, "tty");
+    Expected {
+        stdin: flag(query, "input"),
+        stdout: flag(query, "output"),
+        stderr: flag(query, "error") && !tty,
+        resize: tty,
+    }
 }
 
 /// Id of a container that runs.
@@ -49,28 +66,51 @@ fn running(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<Str
 }
 
 /// Answers the upgrade; the session begins once the client's streams are there.
-async fn upgrade<F, Fut>(request: Request, begin: F, command: Vec<String>, own: bool) -> Result<Response, Refusal>
+async fn carry<F, Fut>(
+    api: &Arc<Api>,
+    request: Request,
+    expected: Expected,
+    begin: F,
+    command: Vec<String>,
+    own: bool,
+) -> Result<Response, Refusal>
 where
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = Result<Session, RuntimeError>> + Send,
 {
-    let (mut parts, _) = request.into_parts();
-    let socket = WebSocketUpgrade::from_request_parts(&mut parts, &())
-        .await
-        .map_err(|e| Refusal(StatusCode::BAD_REQUEST, format!("unable to upgrade: {e}")))?;
-    let socket = socket.protocols(websocket::PROTOCOLS).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    if upgrade::wants_spdy(request.headers()) {
+        return upgrade::spdy(api, request, &spdy_exec::PROTOCOLS, move |io, protocol| async move {
+            let (mut connection, driver) = spdy::connection(io);
+            let session = async {
+                let Some(streams) = spdy_exec::accept(&mut connection, expected, protocol).await else { return };
+                drop(connection);
+                let (peer, wire) = remote_command::pair();
+                tokio::join!(spdy_exec::carry(streams, wire), join(begin, peer, &command, own));
+            };
+            let (driven, ()) = tokio::join!(driver, session);
+            if let Err(error) = driven {
+                tracing::debug!(%error, "SPDY connection");
+            }
+        });
+    }
+    let socket = upgrade::websocket(request).await?.protocols(websocket::PROTOCOLS);
     Ok(socket.on_upgrade(move |socket| async move {
         let (peer, wire) = remote_command::pair();
-        let session = async {
-            match begin().await {
-                Ok(session) => remote_command::join(session, peer, &command, own).await,
-                Err(error) => {
-                    let status = remote_command::internal_error(&error.to_string());
-                    // A client that is gone does not care.
-                    let _ = peer.output.send(remote_command::Output::Status(status)).await;
-                }
-            }
-        };
-        tokio::join!(websocket::carry(socket, wire), session);
+        tokio::join!(websocket::carry(socket, wire), join(begin, peer, &command, own));
     }))
+}
+
+async fn join<F, Fut>(begin: F, peer: Peer, command: &[String], own: bool)
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<Session, RuntimeError>>,
+{
+    match begin().await {
+        Ok(session) => remote_command::join(session, peer, command, own).await,
+        Err(error) => {
+            let status = remote_command::internal_error(&error.to_string());
+            // A client that is gone does not care.
+            let _ = peer.output.send(remote_command::Output::Status(status)).await;
+        }
+    }
 }

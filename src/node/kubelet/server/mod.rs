@@ -2,7 +2,9 @@
 
 mod exec;
 mod logs;
+mod port_forward;
 mod stats;
+mod upgrade;
 
 use super::{shared::Shared, table::PodView};
 use crate::runtime::{
@@ -17,8 +19,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use parking_lot::Mutex;
 use std::{future::Future, sync::Arc};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Group whose members may use this API.
@@ -28,6 +31,8 @@ const ADMINISTRATORS: &str = "system:masters";
 struct Api {
     shared: Arc<Shared>,
     stats: stats::Sampler,
+    /// Upgraded connections; they end with the server.
+    sessions: Mutex<JoinSet<()>>,
 }
 
 /// Serves until told to stop.
@@ -39,7 +44,7 @@ pub(super) fn serve(
 ) -> Result<impl Future<Output = std::io::Result<()>> + use<>, PkiError> {
     let address = shared.node.internal_ip.to_string();
     let tls = pki.server_config(&[&shared.node.name, &address], true)?;
-    let api = Arc::new(Api { shared, stats: stats::Sampler::default() });
+    let api = Arc::new(Api { shared, stats: stats::Sampler::default(), sessions: Mutex::default() });
     Ok(serve_http(listener, Some(tls), router(api), shutdown))
 }
 
@@ -52,6 +57,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::logs))
         .route("/exec/{namespace}/{pod}/{container}", any(exec::exec))
         .route("/attach/{namespace}/{pod}/{container}", any(exec::attach))
+        .route("/portForward/{namespace}/{pod}", any(port_forward::port_forward))
         .layer(middleware::from_fn(authorize))
         .with_state(api)
 }
