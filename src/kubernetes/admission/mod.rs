@@ -5,6 +5,7 @@
 //! Not emulated yet, and named by `aksim fidelity`: `LimitRanger`, `ResourceQuota`,
 //! `PodSecurity`, webhooks and admission policies.
 
+mod gaps;
 mod lifecycle;
 mod pods;
 mod volumes;
@@ -20,10 +21,13 @@ use crate::kubernetes::{
 };
 use serde_json::Value;
 
+pub use gaps::{GAPS, Gap};
+
 type Plugin = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
 
 /// Plug-ins with the tables they look at; none means all.
 const CHAIN: &[(&[&str], Plugin)] = &[
+    (&[], gaps::say),
     (&[], lifecycle::namespace_lifecycle),
     (&["pods"], pods::service_account),
     (&["pods"], pods::priority),

@@ -51,7 +51,8 @@ fn mount_token(spec: &mut Value) {
     let volume = known.clone().unwrap_or_else(|| generated_name("kube-api-access-"));
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        // Looked up, not indexed: indexing would leave a null behind.
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let mounts = &mut container["volumeMounts"];
             if mounts.as_array().into_iter().flatten().any(|mount| mount["mountPath"] == TOKEN_PATH) {
                 continue;

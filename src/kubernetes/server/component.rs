@@ -168,6 +168,14 @@ impl ApiServer {
         format!("https://{}", self.address)
     }
 
+    /// The bytes of a stored object, as text.
+    #[cfg(test)]
+    pub(crate) fn stored_text(&self, table: &str, namespace: &str, name: &str) -> String {
+        let store = &self.api.store;
+        let key = crate::kubernetes::store::Key::new(namespace, name);
+        String::from_utf8(store.get(store.table(table), &key).unwrap().bytes.to_vec()).unwrap()
+    }
+
     /// Reaches kubelets and pods through `dialer` from now on.
     pub fn set_kubelet_dialer(&self, dialer: SharedDialer) {
         self.api.upstream.set_dialer(dialer);

@@ -20,7 +20,6 @@ pub mod computed;
 pub mod metrics;
 pub mod metrics_text;
 pub mod non_resource;
-pub mod pending;
 pub mod request;
 pub mod response;
 pub mod selector;
@@ -32,5 +31,7 @@ pub mod verbs;
 
 pub use component::{ApiServer, ApiServerConfig, ApiServerError};
 
+#[cfg(test)]
+mod kubectl_tests;
 #[cfg(test)]
 mod tests;

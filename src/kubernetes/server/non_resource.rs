@@ -6,6 +6,7 @@ use crate::kubernetes::{
     schema::{
         Schema,
         discovery::{self, Root},
+        openapi,
     },
 };
 use axum::body::Body;
@@ -45,6 +46,7 @@ pub fn handle(
             Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", api.tokens.key_set().to_string()))
         }
         [".well-known", "openid-configuration"] => ok(&api.tokens.discovery()),
+        ["openapi", rest @ ..] => open_api(&schema, rest, info, headers),
         ["api"] => root(api, &schema, Root::Core, headers),
         ["apis"] => root(api, &schema, Root::Groups, headers),
         ["api", version] => resources(&schema, "", version),
@@ -157,4 +159,37 @@ fn json_bytes(bytes: Bytes) -> Response<Body> {
 fn resources(schema: &Schema, group: &str, version: &str) -> Result<Response<Body>, ApiError> {
     let list = discovery::api_resource_list(schema, group, version).ok_or_else(ApiError::no_such_path)?;
     Ok(json_bytes(list.bytes.clone()))
+}
+
+fn open_api(
+    schema: &Schema,
+    rest: &[&str],
+    info: &RequestInfo,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    match rest {
+        ["v2"] if accept.contains("proto-openapi.spec.v2") || accept.contains("openapi.spec.v2@v1.0+protobuf") => {
+            let document = openapi::v2_protobuf(schema);
+            Ok(tagged(response::bytes(StatusCode::OK, openapi::V2_PROTOBUF, document.bytes.clone()), &document.hash))
+        }
+        ["v2"] => {
+            let document = openapi::v2(schema);
+            Ok(tagged(json_bytes(document.bytes.clone()), &document.hash))
+        }
+        ["v3"] => {
+            let document = openapi::v3_index(schema);
+            Ok(tagged(json_bytes(document.bytes.clone()), &document.hash))
+        }
+        ["v3", path @ ..] => {
+            let document = openapi::v3(schema, &path.join("/")).ok_or_else(ApiError::no_such_path)?;
+            let mut response = tagged(json_bytes(document.bytes.clone()), &document.hash);
+            if info.query.get("hash") == Some(document.hash.as_str()) {
+                let forever = HeaderValue::from_static("public, immutable");
+                response.headers_mut().insert(header::CACHE_CONTROL, forever);
+            }
+            Ok(response)
+        }
+        _ => Err(ApiError::no_such_path()),
+    }
 }

@@ -2,8 +2,7 @@
 
 use super::status::ApiError;
 use crate::kubernetes::{
-    schema::{GroupVersionKind, Resource},
-    server::pending::convert,
+    schema::{GroupVersionKind, Resource, convert},
     store::{Draft, Key, Object, Store, TableId},
 };
 use serde_json::Value;

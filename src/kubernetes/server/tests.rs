@@ -189,6 +189,8 @@ async fn pods_get_what_admission_adds_and_end_by_their_kubelet() {
     assert_eq!(spec.service_account_name.as_deref(), Some("default"));
     assert!(spec.volumes.unwrap()[0].name.starts_with("kube-api-access-"));
     assert_eq!(spec.tolerations.unwrap().len(), 2);
+    let stored = cluster.server.stored_text("pods", "default", &name);
+    assert!(!stored.contains("null"), "{stored}");
     let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
         "target": {"kind": "Node", "name": "n1"}});
     let post = PostParams::default();
@@ -224,6 +226,26 @@ async fn services_get_addresses_once() {
     assert!(message.ends_with("provided IP is already allocated"), "{message}");
     services.delete("a", &DeleteParams::default()).await.unwrap();
     services.create(&PostParams::default(), &taken).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_has_no_effect_is_said() {
+    let cluster = cluster().await;
+    let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "a.b.c"}, "spec": {"group": "b.c", "scope": "Cluster",
+        "names": {"plural": "a", "kind": "A"}, "versions": []}});
+    let post = |path: &str, body: &serde_json::Value| {
+        http::Request::post(path).body(serde_json::to_vec(body).unwrap()).unwrap()
+    };
+    let request = post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &crd);
+    let (code, _, message) = refusal(cluster.client.request::<serde_json::Value>(request).await.unwrap_err());
+    assert_eq!(code, 501);
+    assert!(message.contains("custom resource definitions"), "{message}");
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
+    let request = post("/api/v1/namespaces/default/resourcequotas", &quota).map(kube::client::Body::from);
+    let response = cluster.client.send(request).await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert!(response.headers()["warning"].to_str().unwrap().contains("enforcement of resource quotas"));
 }
 
 #[tokio::test]

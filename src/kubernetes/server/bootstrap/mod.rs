@@ -17,6 +17,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc};
 
+/// User that creates these objects.
+pub const USER: &str = "system:apiserver";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[derive(Deserialize)]
@@ -51,9 +53,14 @@ pub async fn run(api: &Arc<Api>, endpoint: SocketAddr) -> Result<(), ApiError> {
     }
     let address = api.addresses.range().nth(1);
     ensure(api, &kubernetes_service(&address.to_string())).await?;
+    for object in api_services(api) {
+        if ensure(api, &object).await? {
+            renew(api, &object, "/status").await?;
+        }
+    }
     for object in endpoints(endpoint) {
         ensure(api, &object).await?;
-        renew(api, &object).await?;
+        renew(api, &object, "").await?;
     }
     Ok(())
 }
@@ -166,6 +173,22 @@ fn kubernetes_service(address: &str) -> Value {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]}})
 }
 
+/// The registration of every group and version, all served by this server itself.
+fn api_services(api: &Api) -> Vec<Value> {
+    let mut services = Vec::new();
+    for (group, versions) in api.schema.load().groups() {
+        for (place, version) in (0..).zip(versions.iter().rev()) {
+            let condition = json!({"type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available"});
+            services.push(json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+                "metadata": {"name": format!("{version}.{group}"), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}},
+                "spec": {"group": group, "version": version, "groupPriorityMinimum": 17_000, "versionPriority": 1 + place},
+                "status": {"conditions": [condition]}}));
+        }
+    }
+    services
+}
+
 fn endpoints(endpoint: SocketAddr) -> [Value; 2] {
     let address = endpoint.ip().to_string();
     [
@@ -182,19 +205,21 @@ fn endpoints(endpoint: SocketAddr) -> [Value; 2] {
     ]
 }
 
-async fn ensure(api: &Arc<Api>, object: &Value) -> Result<(), ApiError> {
+/// Creates an object that is not there; whether it had to.
+async fn ensure(api: &Arc<Api>, object: &Value) -> Result<bool, ApiError> {
     let (resource, collection, namespace, name) = locate(api, object)?;
     let table = api.store.table(&resource);
     if api.store.get(table, &Key::new(&namespace, &name)).is_some() {
-        return Ok(());
+        return Ok(false);
     }
-    send(api, Method::POST, &collection, object).await
+    send(api, Method::POST, &collection, object).await?;
+    Ok(true)
 }
 
 /// Replaces an object whose content may be another one after a restart.
-async fn renew(api: &Arc<Api>, object: &Value) -> Result<(), ApiError> {
+async fn renew(api: &Arc<Api>, object: &Value, part: &str) -> Result<(), ApiError> {
     let (_, collection, _, name) = locate(api, object)?;
-    send(api, Method::PUT, &format!("{collection}/{name}"), object).await
+    send(api, Method::PUT, &format!("{collection}/{name}{part}"), object).await
 }
 
 fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String), ApiError> {
@@ -209,7 +234,7 @@ fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String),
 }
 
 async fn send(api: &Arc<Api>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
-    let user = User::authenticated("system:apiserver", [MASTERS.to_owned()]);
+    let user = User::authenticated(USER, [MASTERS.to_owned()]);
     let request = Request::builder()
         .method(method)
         .uri(path)

@@ -133,7 +133,8 @@ fn copy_metadata(to: &mut Value, from: &Value, fields: &[&str]) {
 
 fn merge_resources(merged: &mut Value, new: &Value) {
     for list in ["containers", "initContainers"] {
-        let Some(containers) = merged["spec"][list].as_array_mut() else { continue };
+        let containers = merged["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let Some(containers) = containers else { continue };
         for container in containers {
             let same = new["spec"][list].as_array().into_iter().flatten().find(|c| c["name"] == container["name"]);
             if let Some(same) = same {

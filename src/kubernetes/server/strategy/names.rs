@@ -51,7 +51,9 @@ fn is_path_segment(name: &str) -> Option<&'static str> {
 pub fn problem(table: &str, name: &str) -> Option<String> {
     let too_long = |limit: usize| format!("must be no more than {limit} characters");
     let (fits, words, limit) = match table {
-        _ if table.ends_with(".rbac.authorization.k8s.io") => return is_path_segment(name).map(str::to_owned),
+        _ if table.ends_with(".rbac.authorization.k8s.io") || table == "apiservices.apiregistration.k8s.io" => {
+            return is_path_segment(name).map(str::to_owned);
+        }
         "namespaces" => (is_dns_label(name), LABEL, 63),
         "services" => (is_dns_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase()), SERVICE, 63),
         _ => (is_dns_subdomain(name), SUBDOMAIN, 253),

@@ -96,7 +96,7 @@ pub fn prepare_binding(_change: &Change<'_>, value: &mut Value) -> Result<(), Ap
     if value["roleRef"]["apiGroup"].as_str().unwrap_or_default().is_empty() {
         value["roleRef"]["apiGroup"] = GROUP.into();
     }
-    for subject in value["subjects"].as_array_mut().into_iter().flatten() {
+    for subject in value.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
         let people = matches!(subject["kind"].as_str(), Some("User" | "Group"));
         if people && subject["apiGroup"].as_str().unwrap_or_default().is_empty() {
             subject["apiGroup"] = GROUP.into();

@@ -110,7 +110,7 @@ fn node_ports(
     reserved: &mut Reserved,
 ) -> Result<(), Refused> {
     let before: Vec<&Value> = old.into_iter().flat_map(|old| old["spec"]["ports"].as_array()).flatten().collect();
-    for port in value["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    for port in value["spec"].get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         if !wanted {
             if let Some(port) = port.as_object_mut() {
                 port.remove("nodePort");

@@ -1,0 +1,54 @@
+//! Kinds that are kept and served, yet have no effect here: whoever creates one is told.
+
+use crate::kubernetes::server::{status::ApiError, strategy::Change};
+use serde_json::Value;
+
+/// A kind without its effect.
+pub struct Gap {
+    /// Table of the kind.
+    pub table: &'static str,
+    /// What is not emulated.
+    pub missing: &'static str,
+    /// Whether creating one is refused rather than warned about.
+    pub refused: bool,
+}
+
+/// All such kinds; `aksim fidelity` prints them for a project that uses them.
+pub const GAPS: &[Gap] = &[
+    Gap {
+        table: "customresourcedefinitions.apiextensions.k8s.io",
+        missing: "custom resource definitions",
+        refused: true,
+    },
+    Gap { table: "apiservices.apiregistration.k8s.io", missing: "aggregated API servers", refused: true },
+    Gap { table: "resourcequotas", missing: "enforcement of resource quotas", refused: false },
+    Gap { table: "limitranges", missing: "enforcement of limit ranges", refused: false },
+    Gap {
+        table: "mutatingwebhookconfigurations.admissionregistration.k8s.io",
+        missing: "admission webhooks",
+        refused: false,
+    },
+    Gap {
+        table: "validatingwebhookconfigurations.admissionregistration.k8s.io",
+        missing: "admission webhooks",
+        refused: false,
+    },
+    Gap {
+        table: "validatingadmissionpolicies.admissionregistration.k8s.io",
+        missing: "admission policies",
+        refused: false,
+    },
+];
+
+/// Refuses or warns about a new object whose effect is missing.
+pub fn say(change: &Change<'_>, _value: &mut Value) -> Result<(), ApiError> {
+    let gap = GAPS.iter().find(|gap| gap.table == change.target.table_name);
+    let Some(gap) = gap.filter(|_| change.old.is_none()) else { return Ok(()) };
+    if gap.refused && change.call.user.name != crate::kubernetes::server::bootstrap::USER {
+        return Err(ApiError::not_emulated(gap.missing));
+    }
+    if !gap.refused {
+        change.call.warn(format!("aksim does not emulate {} yet; the object is kept without effect", gap.missing));
+    }
+    Ok(())
+}
