@@ -360,6 +360,9 @@ pub trait NodeRuntime: Send + Sync + 'static {
     async fn attach(&self, id: &str) -> Result<Session, RuntimeError>;
     /// Path of a running container's root file system as seen from the host, for file copies.
     async fn root_path(&self, id: &str) -> Result<PathBuf, RuntimeError>;
+    /// Puts `content` at `path` in a running container, or removes the file when `None`; links are
+    /// the container's, and a read-only root does not hinder it.
+    async fn put_file(&self, id: &str, path: &std::path::Path, content: Option<&[u8]>) -> Result<(), RuntimeError>;
 
     /// Makes an image available on the node.
     async fn pull_image(

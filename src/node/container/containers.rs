@@ -18,11 +18,12 @@ use nix::sys::signal::Signal;
 use std::{
     io,
     path::{Path, PathBuf},
+    process::Stdio,
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{io::AsyncWriteExt, sync::watch};
 
 /// Longest wait for the end of a container that was killed.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
@@ -102,6 +103,43 @@ impl Container {
         match &self.process {
             Some(process) if !self.has_ended() => Ok(PathBuf::from(format!("/proc/{}/root", process.pid()))),
             _ => Err(RuntimeError::Start { message: format!("container {} is not running", self.record.id) }),
+        }
+    }
+}
+
+/// How long putting a file into a container may take.
+const PUT_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Container {
+    pub(super) async fn put_file(&self, exe: &Path, path: &Path, content: Option<&[u8]>) -> Result<(), RuntimeError> {
+        let process = self.process.as_ref().filter(|_| !self.has_ended());
+        let pid = process
+            .map(|p| p.pid())
+            .ok_or_else(|| RuntimeError::Start { message: format!("container {} is not running", self.record.id) })?;
+        let failed = |source| RuntimeError::Io {
+            doing: format!("put {} into container {}", path.display(), self.record.id),
+            source,
+        };
+        let mut command = tokio::process::Command::new(exe);
+        command.args(["__container-put", "--pid", &pid.to_string(), "--path"]).arg(path);
+        if content.is_none() {
+            command.arg("--remove");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let put = async {
+            let mut child = command.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(content.unwrap_or_default()).await?;
+            }
+            child.wait_with_output().await
+        };
+        let output = tokio::time::timeout(PUT_DEADLINE, put)
+            .await
+            .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(failed(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))),
         }
     }
 }

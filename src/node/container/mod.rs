@@ -20,6 +20,7 @@ pub mod launch;
 mod netlink;
 mod network;
 mod process;
+mod put;
 mod record;
 mod reexec;
 pub mod run;

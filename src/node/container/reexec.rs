@@ -9,6 +9,7 @@ pub fn reexec(args: &[OsString]) -> Option<i32> {
     match first.to_str()? {
         "__node-agent" => Some(super::agent::main(rest)),
         "__container-run" => Some(super::run::main(rest)),
+        "__container-put" => Some(super::put::main(rest)),
         _ => None,
     }
 }

@@ -352,6 +352,10 @@ impl NodeRuntime for ContainerRuntime {
         self.container(id)?.root_path()
     }
 
+    async fn put_file(&self, id: &str, path: &Path, content: Option<&[u8]>) -> Result<(), RuntimeError> {
+        self.container(id)?.put_file(&self.config.exe, path, content).await
+    }
+
     async fn pull_image(
         &self,
         image: &ImageRef,

@@ -245,6 +245,10 @@ impl NodeRuntime for FakeRuntime {
     async fn attach(&self, id: &str) -> Result<Session, RuntimeError> {
         self.exec(id, ExecSpec { command: vec!["echo".into(), "attached".into()], tty: false, stdin: false }).await
     }
+    async fn put_file(&self, id: &str, path: &std::path::Path, _: Option<&[u8]>) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Start { message: format!("container {id} has no files ({})", path.display()) })
+    }
+
     async fn root_path(&self, id: &str) -> Result<PathBuf, RuntimeError> {
         Err(Self::missing("container", id))
     }
