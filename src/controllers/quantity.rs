@@ -11,29 +11,7 @@ const NANO: i128 = 1_000_000_000;
 impl Quantity {
     /// Reads the text form; `None` when it is not a quantity.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let end = text
-            .char_indices()
-            .find(|&(i, c)| !(c.is_ascii_digit() || c == '.' || (i == 0 && (c == '+' || c == '-'))))
-            .map_or(text.len(), |(i, _)| i);
-        let (number, suffix) = text.split_at(end);
-        let (negative, digits) = match number.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, number.strip_prefix('+').unwrap_or(number)),
-        };
-        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-        if (whole.is_empty() && fraction.is_empty()) || whole.len() > 20 || fraction.contains('.') {
-            return None;
-        }
-        // Digits beyond a billionth of a billionth cannot matter.
-        let fraction = &fraction[..fraction.len().min(12)];
-        let mantissa: i128 = format!("0{whole}{fraction}").parse().ok()?;
-        let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-        let multiplier = multiplier(suffix)?;
-        let product = mantissa.checked_mul(multiplier)?;
-        // Rounded away from zero, as Kubernetes does.
-        let nanos = (product + scale - 1) / scale;
-        Some(Self(if negative { -nanos } else { nanos }))
+        crate::model::quantity::nanos(text).map(Self)
     }
 
     /// Whole units (bytes, pods), rounded up.
@@ -48,36 +26,6 @@ impl Quantity {
 
 fn saturate(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
-}
-
-/// Billionths that one of the suffix is.
-fn multiplier(suffix: &str) -> Option<i128> {
-    Some(match suffix {
-        "n" => 1,
-        "u" => 1_000,
-        "m" => 1_000_000,
-        "" => NANO,
-        "k" => NANO * 1_000,
-        "M" => NANO * 1_000_000,
-        "G" => NANO * 1_000_000_000,
-        "T" => NANO * 1_000_000_000_000,
-        "P" => NANO * 1_000_000_000_000_000,
-        "E" => NANO * 1_000_000_000_000_000_000,
-        "Ki" => NANO << 10,
-        "Mi" => NANO << 20,
-        "Gi" => NANO << 30,
-        "Ti" => NANO << 40,
-        "Pi" => NANO << 50,
-        "Ei" => NANO << 60,
-        _ => {
-            let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            match exponent {
-                0..=18 => NANO * 10_i128.pow(exponent.unsigned_abs()),
-                -9..=-1 => NANO / 10_i128.pow(exponent.unsigned_abs()),
-                _ => return None,
-            }
-        }
-    })
 }
 
 impl<'de> Deserialize<'de> for Quantity {

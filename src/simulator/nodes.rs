@@ -209,7 +209,7 @@ fn capacity() -> Capacity {
         let line = text.lines().find(|l| l.starts_with("MemTotal:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     });
-    let disk = nix::sys::statvfs::statvfs("/").map_or(0, |s| s.blocks() as u64 * s.fragment_size() as u64);
+    let disk = nix::sys::statvfs::statvfs("/").map_or(0, |s| s.blocks() * s.fragment_size());
     Capacity {
         cpu_millis: cpus * 1000,
         memory_bytes: memory.unwrap_or(4 << 20) * 1024,

@@ -511,7 +511,7 @@ async fn msal_for_python_signs_in_by_every_flow() {
     let key = rsa_identity(dir.path());
     let running = start(dir.path(), vec![key.clone()]).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/identity_msal.py");
-    let output = tokio::process::Command::new("python3")
+    let output = tokio::process::Command::new(crate::support::python())
         .arg(script)
         .arg(dir.path().join("pki/ca.crt"))
         .args([&running.port.to_string(), TENANT, &running.shop, &running.secret])

@@ -62,7 +62,7 @@ fn named(text: &str) -> Vec<String> {
                     c if depth == 0 && fresh && (c.is_alphanumeric() || c == '_') => word.push(c),
                     _ => {}
                 }
-                if !word.is_empty() && !(c.is_alphanumeric() || c == '_') {
+                if !(word.is_empty() || c.is_alphanumeric() || c == '_') {
                     modules.push(std::mem::take(&mut word));
                     fresh = c == ',' && depth == 0;
                 }

@@ -237,7 +237,8 @@ print("ok")
     let folder = folder.display().to_string();
     let (user, password) = (&registry.admin.username, &registry.admin.password);
     let arguments = ["-c", script, &registry.host, user, password, &ca, &folder];
-    let output = client("python3", &arguments, |c| c.env("REQUESTS_CA_BUNDLE", &ca)).await;
+    let output =
+        client(&crate::support::python().display().to_string(), &arguments, |c| c.env("REQUESTS_CA_BUNDLE", &ca)).await;
     assert!(good(output).contains("ok"));
     registry.stop().await;
 }

@@ -252,7 +252,8 @@ impl Round<'_> {
             _ => vec![default_metric()],
         };
         let uses = self.uses(selector).await;
-        let (mut best, mut failures): (Option<(i32, String)>, Vec<(&'static str, String)>) = (None, Vec::new());
+        let mut best: Option<(i32, String)> = None;
+        let mut failures: Vec<(&'static str, String)> = Vec::new();
         let mut statuses = Vec::new();
         for metric in &metrics {
             match uses

@@ -2,7 +2,10 @@
 
 use super::CodecError;
 use crate::kubernetes::schema::definition::{Definition, Field, Reference, Shape, TagTarget};
-use crate::kubernetes::schema::{GroupVersion, GroupVersionKind, builtin, quantity};
+use crate::{
+    kubernetes::schema::{GroupVersion, GroupVersionKind, builtin},
+    model::quantity,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};

@@ -5,7 +5,7 @@
 //! value of the wrong type is an error.
 
 use super::definition::{Definition, Field, Shape};
-use super::quantity;
+use crate::model::quantity;
 use serde_json::{Map, Value};
 use std::fmt;
 

@@ -26,7 +26,6 @@ pub mod fields;
 mod generate;
 pub mod name;
 pub mod openapi;
-pub mod quantity;
 pub mod registry;
 pub mod resource;
 mod rows;

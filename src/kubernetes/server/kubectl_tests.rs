@@ -11,6 +11,15 @@ use serde_json::{Value, json};
 use std::process::Stdio;
 use tokio::{io::AsyncWriteExt, process::Command, task::JoinHandle};
 
+/// The kubectl that `aksim doctor --fix` has installed, else the one of the machine.
+fn program() -> std::path::PathBuf {
+    let home = std::path::PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
+    let data = std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), Into::into);
+    let tools = std::env::var_os("AKSIM_TOOLS").map_or_else(|| data.join("aksim/tools"), Into::into);
+    let installed = tools.join("bin/kubectl-1.33");
+    if installed.exists() { installed } else { "kubectl".into() }
+}
+
 /// A running server, and kubectl as its administrator.
 struct Kubectl {
     dir: tempfile::TempDir,
@@ -40,7 +49,7 @@ impl Kubectl {
 
     /// Runs kubectl with a manifest on its standard input; exit status, output and errors together.
     async fn run(&self, arguments: &str, input: &str) -> (bool, String) {
-        let mut child = Command::new("kubectl")
+        let mut child = Command::new(program())
             .args(arguments.split_whitespace())
             .env("KUBECONFIG", self.dir.path().join("config"))
             .env("HOME", self.dir.path())

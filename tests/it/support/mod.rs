@@ -10,15 +10,30 @@ use tempfile::TempDir;
 /// The program under test.
 pub const AKSIM: &str = env!("CARGO_BIN_EXE_aksim");
 
+/// Where `aksim doctor --fix` puts what it installs for itself.
+fn tools() -> PathBuf {
+    std::env::var_os("AKSIM_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
+        std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from).join("aksim/tools")
+    })
+}
+
+/// Python with the packages that the tests need.
+///
+/// # Panics
+/// As [`client`].
+pub fn python() -> PathBuf {
+    let python = tools().join("venv/bin/python");
+    assert!(python.exists(), "{} is missing; hint: aksim doctor --fix", python.display());
+    python
+}
+
 /// Path of a program that the tests need.
 ///
 /// # Panics
 /// With a hint when it is missing: a test that lacks its client fails.
 pub fn client(name: &str) -> PathBuf {
-    let tools = std::env::var_os("AKSIM_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
-        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
-        std::env::var_os("XDG_DATA_HOME").map_or_else(|| home.join(".local/share"), PathBuf::from).join("aksim/tools")
-    });
+    let tools = tools();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = [tools.join("bin"), "/usr/sbin".into()].into_iter().chain(std::env::split_paths(&path));
     let found = folders.map(|f| f.join(name)).find(|p| p.is_file());
