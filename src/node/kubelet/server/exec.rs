@@ -96,7 +96,7 @@ where
     let socket = upgrade::websocket(request).await?.protocols(websocket::PROTOCOLS);
     Ok(socket.on_upgrade(move |socket| async move {
         let (peer, wire) = remote_command::pair();
-        tokio::join!(websocket::carry(socket, wire), join(begin, peer, &command, own));
+        tokio::join!(websocket::carry(socket, expected, wire), join(begin, peer, &command, own));
     }))
 }
 

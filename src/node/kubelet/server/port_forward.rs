@@ -1,7 +1,7 @@
 //! Port-forward into a pod's own network namespace.
 
 use super::{Api, Refusal, find, upgrade};
-use crate::node::streaming::{port_forward, spdy};
+use crate::node::streaming::{port_forward, port_forward_channels as channels, spdy};
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,
@@ -33,10 +33,16 @@ pub(super) async fn port_forward(
             serve(driver, port_forward::serve(connection, dial)).await;
         });
     }
-    let socket = upgrade::websocket(request).await?.protocols([port_forward::TUNNEL_PROTOCOL]);
-    if socket.selected_protocol().is_none() {
-        let text = format!("the WebSocket must speak {}", port_forward::TUNNEL_PROTOCOL);
+    let ports = channels::ports(request.uri().query().unwrap_or_default());
+    let protocols = [port_forward::TUNNEL_PROTOCOL, channels::PROTOCOL];
+    let socket = upgrade::websocket(request).await?.protocols(protocols);
+    let Some(protocol) = socket.selected_protocol() else {
+        let text = format!("the WebSocket must speak one of {protocols:?}");
         return Err(Refusal(StatusCode::BAD_REQUEST, text));
+    };
+    if protocol == channels::PROTOCOL {
+        let ports = ports.map_err(|text| Refusal(StatusCode::BAD_REQUEST, text))?;
+        return Ok(socket.on_upgrade(move |socket| channels::carry(socket, ports, dial)));
     }
     Ok(socket.on_upgrade(move |socket| async move {
         let (near, far) = tokio::io::duplex(TUNNEL_BUFFER);
