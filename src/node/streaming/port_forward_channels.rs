@@ -99,7 +99,10 @@ where
     forwards.shutdown().await;
 }
 
-async fn send_all<S: Sink<Message> + Unpin>(sink: &mut S, messages: &mut mpsc::Receiver<Message>) -> Result<(), S::Error> {
+async fn send_all<S: Sink<Message> + Unpin>(
+    sink: &mut S,
+    messages: &mut mpsc::Receiver<Message>,
+) -> Result<(), S::Error> {
     while let Some(message) = messages.recv().await {
         sink.send(message).await?;
     }
