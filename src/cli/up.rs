@@ -10,6 +10,7 @@ use super::{
 use crate::{
     config::{Config, home::Home},
     dashboard::{self, ControlSource, Tab, screenshot_svg},
+    devloop::BuildLine,
     model::{command::Command, log::LogQuery},
     runtime::{
         control::{ControlClient, ControlError, LogSource},
@@ -19,11 +20,12 @@ use crate::{
     simulator::{self, KubeconfigTarget, Options, Simulator, SimulatorError},
 };
 use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{io::Write, os::unix::process::CommandExt, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     signal::unix::{SignalKind, signal},
-    sync::broadcast::error::RecvError,
+    sync::broadcast::{Receiver, error::RecvError},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 const DETACHED: &str = "AKSIM_DETACHED";
 /// Line that ends the start of a detached aksim.
 const READY_LINE: &str = "environment is up";
+/// Begins a line of a build's output in what a detached aksim tells its starter.
+const BUILD_MARK: &str = "build ";
 /// How long `down` waits.
 const DOWN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -89,6 +93,9 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
     };
     if !show.dashboard {
         tasks.spawn(print_events(simulator.recorder().clone(), show.detached));
+        if show.detached {
+            tasks.spawn(print_build_output(simulator.build_output()));
+        }
     }
     if show.logs {
         tasks.spawn(print_logs(simulator.logs()));
@@ -182,6 +189,17 @@ async fn print_events(recorder: Recorder, to_stdout: bool) {
     }
 }
 
+/// Lines of builds to the starter, which shows the last one.
+async fn print_build_output(mut lines: Receiver<BuildLine>) {
+    loop {
+        match lines.recv().await {
+            Ok(BuildLine { service, line }) => emit(&format!("{BUILD_MARK}{service}: {line}"), true),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
 fn emit(line: &str, to_stdout: bool) {
     // Nobody reading is not a reason to stop.
     let _ = match to_stdout {
@@ -242,18 +260,26 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
     let mut child = tokio::process::Command::from(command).spawn()?;
     let stdout = child.stdout.take().ok_or_else(|| Failure::new(Code::Bug, "a pipe is missing"))?;
     let mut lines = BufReader::new(stdout).lines();
+    let progress = progress();
     while let Some(line) = lines.next_line().await? {
         if line == READY_LINE {
+            progress.finish_and_clear();
             eprintln!("{READY_LINE} (process {}); `aksim down` stops it", child.id().unwrap_or_default());
             return Ok(());
         }
         if let Some(text) = line.strip_prefix("failed ") {
             let message: String = serde_json::from_str(text).unwrap_or_else(|_| text.to_owned());
             let message = message.trim_start_matches("error: ").to_owned();
+            progress.finish_and_clear();
             return Err(Failure::new(Code::Failure, message).hint("the environment runs; `aksim down` stops it"));
         }
-        eprintln!("{line}");
+        match line.strip_prefix(BUILD_MARK) {
+            Some(output) if progress.is_hidden() => eprintln!("  {output}"),
+            Some(output) => progress.set_message(output.trim().to_owned()),
+            None => progress.suspend(|| eprintln!("{line}")),
+        }
     }
+    progress.finish_and_clear();
     let status = child.wait().await?;
     let text = std::fs::read_to_string(home.logs().join("aksim.log")).unwrap_or_default();
     let told = text.rfind("error: ").map_or("", |at| &text[at + "error: ".len()..]);
@@ -268,6 +294,16 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
         failure = failure.hint(hint.trim());
     }
     Err(failure)
+}
+
+/// A spinner with the time and the last line of a build; hidden where stderr is no terminal.
+fn progress() -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed:>4} {wide_msg}") {
+        progress.set_style(style);
+    }
+    progress.enable_steady_tick(Duration::from_millis(120));
+    progress
 }
 
 /// Stops the environment, running or not.

@@ -26,13 +26,22 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use std::{path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// Label on pods and workloads with the name of the service they belong to.
 pub const SERVICE_LABEL: &str = "aksim.dev/service";
 /// How long a rollout may take.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// A line that a build wrote.
+#[derive(Clone, Debug)]
+pub struct BuildLine {
+    /// The service that is built.
+    pub service: ServiceName,
+    /// The line, without its end.
+    pub line: String,
+}
 
 /// Takes lines of output as they come.
 pub type LineSink = Arc<dyn Fn(&str) + Send + Sync>;
@@ -78,6 +87,8 @@ pub struct CycleContext {
     pub ingress_port: u16,
     /// One build command at a time: compilers use all cores themselves.
     pub build_slot: Arc<Semaphore>,
+    /// Lines of build commands and image builds, for whoever shows progress.
+    pub output: broadcast::Sender<BuildLine>,
 }
 
 /// Why a cycle ended without serving the change.
@@ -213,8 +224,12 @@ impl<'a> Cycle<'a> {
             return Ok(last.image);
         }
         self.state(ServiceState::Building, None, "");
-        let name = self.service.name.clone();
-        let on_line: LineSink = Arc::new(move |line: &str| tracing::info!(target: "build", service = %name, "{line}"));
+        let (service, output) = (self.service.name.clone(), self.context.output.clone());
+        let on_line: LineSink = Arc::new(move |line: &str| {
+            tracing::info!(target: "build", service = %service, "{line}");
+            // Nobody may be looking.
+            let _ = output.send(BuildLine { service: service.clone(), line: line.to_owned() });
+        });
         if !self.service.build.is_empty() {
             let _slot = self.context.build_slot.acquire().await;
             build_command::run(&self.service.build, &self.context.root, &self.cancel, |line| on_line(line)).await?;
@@ -224,7 +239,6 @@ impl<'a> Cycle<'a> {
         self.state(ServiceState::Pushing, Some(&image), "");
         let digest = self.context.packager.push(&image).await.map_err(CycleError::Push)?;
         self.hop(Hop::Pushed, Timestamp::now(), &digest);
-        self.flow(FlowRow::Package, true, format!("{image} {digest}"));
         if let Err(error) =
             fingerprint::store(&self.context.state, self.service, &LastBuild { inputs, image: image.clone() })
         {

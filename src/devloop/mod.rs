@@ -11,5 +11,5 @@ pub mod plan;
 pub mod service_loop;
 pub mod watch;
 
-pub use cycle::{Cycle, CycleContext, CycleError, FileSync, LineSink, Packager};
+pub use cycle::{BuildLine, Cycle, CycleContext, CycleError, FileSync, LineSink, Packager};
 pub use service_loop::DevLoop;

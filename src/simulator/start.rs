@@ -9,7 +9,7 @@ use crate::{
     config::{Config, home::Home},
     controllers::{Controllers, ControllersConfig},
     database::{Database, DatabaseConfig, EngineChoice, SchemaSpec},
-    devloop::{CycleContext, DevLoop, logs::ServiceLogs, plan::Plan},
+    devloop::{BuildLine, CycleContext, DevLoop, logs::ServiceLogs, plan::Plan},
     identity::{IdentityConfig, Issuer},
     images::{Credentials, ImageBuilder, ImageBuilderConfig},
     ingress::{Ingress, IngressConfig},
@@ -39,7 +39,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{Semaphore, broadcast, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -139,6 +139,11 @@ impl Simulator {
     /// Cancelled when somebody asks it to stop.
     pub fn stop_requested(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// Lines of builds from now on; a slow reader loses the oldest.
+    pub fn build_output(&self) -> broadcast::Receiver<BuildLine> {
+        self.context.output.subscribe()
     }
 
     /// Sends a log line source for a dashboard in the same process.
@@ -310,6 +315,7 @@ async fn start(
         sync: Arc::new(ContainerSync::new(node.runtime())),
         ingress_port: ingress_address.port(),
         build_slot: Arc::new(Semaphore::new(1)),
+        output: broadcast::Sender::new(1024),
     };
     let (stop, commands) = start_control(config, home, recorder, supervisor, &context, &plan, options).await?;
     Ok(Parts { environment, context, plan, node, stop, commands, names: names_sender })
