@@ -107,6 +107,7 @@ async fn send(
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::from(body))
         .unwrap();
+    connection.ready().await.unwrap();
     let answer = connection.send_request(request).await.unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();

@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 pub fn measure(report: &mut Report) {
     starts(report, "bench-up", "", "whole environment warm (`aksim up`, images built), no database");
     let what = "whole environment warm (`aksim up`, images built, database initialised)";
-    if aksim_database() {
+    if database_server() {
         starts(report, "bench-db", "\n[database]\nname = \"benchdb\"\n", what);
     } else {
         report.not_available(what, UP, UP_PEER, "no mysqld or mariadbd here");
@@ -61,17 +61,20 @@ fn starts(report: &mut Report, name: &str, more: &str, what: &str) {
     let config = std::fs::read_to_string(project.path("aksim.toml")).unwrap();
     project.write("aksim.toml", &format!("{config}{more}"));
     project.up();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut times = Vec::new();
     for _ in 0..STARTS {
         project.ok(&["down"]);
         let began = Instant::now();
         project.up();
         times.push(began.elapsed());
+        let page = runtime.block_on(redeploy::Front::of(&project).get("index.html"));
+        assert_eq!(page, "first\n", "`up` returned before the service answers");
     }
     report.times(what, UP, UP_PEER, &times);
 }
 
-fn aksim_database() -> bool {
+fn database_server() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&path).chain(["/usr/sbin".into()]).collect();
     ["mysqld", "mariadbd"].iter().any(|server| folders.iter().any(|folder| folder.join(server).is_file()))

@@ -50,13 +50,14 @@ pub fn measure(report: &mut Report, project: &Project, runtime: &Runtime) {
 }
 
 /// The service's front door.
-struct Front {
+pub struct Front {
     http: reqwest::Client,
     url: String,
 }
 
 impl Front {
-    fn of(project: &Project) -> Self {
+    /// The front door of a project that is up.
+    pub fn of(project: &Project) -> Self {
         let world: serde_json::Value = serde_json::from_str(&project.ok(&["status", "-o", "json"])).unwrap();
         let url = world["services"]["web"]["endpoints"][0]["url"].as_str().unwrap().trim_end_matches('/').to_owned();
         let parsed = url::Url::parse(&url).unwrap();
@@ -70,7 +71,8 @@ impl Front {
         Self { http: azure_http_client(&pki, &[name]).unwrap(), url }
     }
 
-    async fn get(&self, path: &str) -> String {
+    /// The page at `path`.
+    pub async fn get(&self, path: &str) -> String {
         let answer = self.http.get(format!("{}/{path}", self.url)).send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
