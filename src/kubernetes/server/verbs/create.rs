@@ -90,14 +90,15 @@ pub async fn create(
     }
     let change = Change { call, target, old: None, part: Part::Whole, dry_run: options.dry_run };
     let generate = value["metadata"]["generateName"].as_str().is_some() && value["metadata"]["name"].is_null();
+    if !generate {
+        return attempt(&change, value).await;
+    }
     for _ in 0..NAME_TRIES {
         let mut candidate = value.clone();
-        if generate {
-            let prefix = candidate["metadata"]["generateName"].as_str().unwrap_or_default();
-            candidate["metadata"]["name"] = generated_name(prefix).into();
-        }
+        let prefix = candidate["metadata"]["generateName"].as_str().unwrap_or_default();
+        candidate["metadata"]["name"] = generated_name(prefix).into();
         match attempt(&change, candidate).await {
-            Err(error) if generate && error.reason() == "AlreadyExists" => {}
+            Err(error) if error.reason() == "AlreadyExists" => {}
             done => return done,
         }
     }

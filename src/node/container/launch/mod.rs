@@ -36,7 +36,7 @@ pub struct Launch {
     pub stdin: bool,
     /// Close stdin when the first attach ends.
     pub stdin_once: bool,
-    /// `cgroup.procs` files to enter.
+    /// Files of control groups (`cgroup.procs`, `tasks`) to enter by.
     pub cgroup_procs: Vec<PathBuf>,
     /// File that counts kills for lack of memory (`memory.events`, `memory.oom_control`).
     pub oom_events: Option<PathBuf>,
