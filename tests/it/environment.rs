@@ -62,13 +62,8 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     project.up();
     assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
 
-    // A synced file: no new pods.
-    let before = pods(&project);
-    project.write("web/static/index.html", "synced\n");
-    eventually("the synced file is served", || page(&project, "/index.html").filter(|p| p == "synced\n"));
-    assert_eq!(pods(&project), before);
-
     // kill -9, then up: same pods, same objects.
+    let before = pods(&project);
     let info = std::fs::read_to_string(project.environment_home().join("environment.json")).unwrap();
     let world: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert!(world["ports"]["registry"].is_number());
@@ -77,7 +72,12 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     eventually("the process is gone", || (!alive(pid)).then_some(()));
     project.up();
     assert_eq!(pods(&project), before, "pods were restarted");
-    assert_eq!(page(&project, "/index.html").as_deref(), Some("synced\n"));
+    assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
+
+    // A synced file: no new pods.
+    project.write("web/static/index.html", "synced\n");
+    eventually("the synced file is served", || page(&project, "/index.html").filter(|p| p == "synced\n"));
+    assert_eq!(pods(&project), before);
 
     // A rebuilt image: a new version by a rollout.
     project.write(

@@ -136,9 +136,9 @@ impl Project {
         self.home.path().join(name)
     }
 
-    /// kubectl against the environment.
+    /// The newest kubectl against the environment.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
-        self.kubectl_command("kubectl", arguments).output().unwrap()
+        self.kubectl_command("kubectl-1.33", arguments).output().unwrap()
     }
 
     /// A kubectl of a name (`kubectl-1.27`) against the environment.
