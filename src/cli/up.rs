@@ -282,7 +282,9 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
     progress.finish_and_clear();
     let status = child.wait().await?;
     let text = std::fs::read_to_string(home.logs().join("aksim.log")).unwrap_or_default();
-    let told = text.rfind("error: ").map_or("", |at| &text[at + "error: ".len()..]);
+    // The line of the error; what it quotes may have the word too.
+    let at = text.rfind("\nerror: ").map(|at| at + 1).or_else(|| text.starts_with("error: ").then_some(0));
+    let told = at.map_or("", |at| &text[at + "error: ".len()..]);
     let (message, hint) = told.split_once("\nhint: ").unwrap_or((told, ""));
     let code = match status.code() {
         Some(2) => Code::Usage,

@@ -147,7 +147,7 @@ fn read_file(path: &Path, manifests: &mut Vec<Manifest>) -> Result<(), ManifestE
             path: path.to_owned(),
             line: location.as_ref().map_or(1, |l| l.line()),
             column: location.as_ref().map_or(1, |l| l.column()),
-            message: message.lines().next().unwrap_or_default().to_owned(),
+            message: message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
         }
     })?;
     for (index, document) in documents.into_iter().enumerate() {
