@@ -66,7 +66,10 @@ impl fmt::Display for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        Self::other(error)
+        match crate::simulator::is_disk_full(&error) {
+            true => Self::new(Code::Environment, error.to_string()).hint(crate::simulator::DISK_FULL_HINT),
+            false => Self::other(error),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub use failure::{Code, Failure};
 use args::{Cli, CompletionArgs, Verb};
 use clap::{CommandFactory, Parser};
 use context::Context;
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
 /// Runs aksim with the given arguments, program name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
@@ -55,7 +55,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // Standard error may be a file on a full disk: the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "{failure}");
             ExitCode::from(failure.code as u8)
         }
     }
@@ -126,7 +127,7 @@ fn install_panic_message() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         before(info);
-        eprintln!("this is a bug of aksim; please report it with the lines above");
+        let _ = writeln!(std::io::stderr(), "this is a bug of aksim; please report it with the lines above");
     }));
 }
 

@@ -21,7 +21,12 @@ use crate::{
 };
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{io::Write, os::unix::process::CommandExt, process::Stdio, time::Duration};
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     signal::unix::{SignalKind, signal},
@@ -36,6 +41,8 @@ const DETACHED: &str = "AKSIM_DETACHED";
 const READY_LINE: &str = "environment is up";
 /// Begins a line of a build's output in what a detached aksim tells its starter.
 const BUILD_MARK: &str = "build ";
+/// Begins the line that says why a detached aksim ends: message and hint, as JSON.
+const ERROR_PREFIX: &str = "error ";
 /// How long `down` waits.
 const DOWN_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -61,7 +68,18 @@ pub async fn run(context: &Context, args: UpArgs, logs: bool) -> Result<(), Fail
     let dashboard = !detached && !args.no_dashboard && !logs && output::interactive();
     init_tracing(context.verbose, dashboard, &home)?;
     let options = options(&args)?;
-    foreground(config, &home, options, Foreground { dashboard, logs, detached }).await
+    let ended = foreground(config, &home, options, Foreground { dashboard, logs, detached }).await;
+    if let (true, Err(failure)) = (detached, &ended) {
+        tell_starter(failure);
+    }
+    ended
+}
+
+/// Tells whoever started this detached aksim why it ends; the log may be on a disk that is full.
+fn tell_starter(failure: &Failure) {
+    let text = serde_json::to_string(&(&failure.message, &failure.hint)).unwrap_or_default();
+    // The starter has gone if the environment came up.
+    let _ = writeln!(std::io::stdout(), "{ERROR_PREFIX}{text}");
 }
 
 /// How a foreground run shows itself.
@@ -261,7 +279,12 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
     let stdout = child.stdout.take().ok_or_else(|| Failure::new(Code::Bug, "a pipe is missing"))?;
     let mut lines = BufReader::new(stdout).lines();
     let progress = progress();
+    let mut told: Option<(String, Option<String>)> = None;
     while let Some(line) = lines.next_line().await? {
+        if let Some(text) = line.strip_prefix(ERROR_PREFIX) {
+            told = serde_json::from_str(text).ok();
+            continue;
+        }
         if line == READY_LINE {
             progress.finish_and_clear();
             eprintln!("{READY_LINE} (process {}); `aksim down` stops it", child.id().unwrap_or_default());
@@ -280,22 +303,22 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
         }
     }
     progress.finish_and_clear();
-    let status = child.wait().await?;
-    let text = std::fs::read_to_string(home.logs().join("aksim.log")).unwrap_or_default();
-    // The line of the error; what it quotes may have the word too.
-    let at = text.rfind("\nerror: ").map(|at| at + 1).or_else(|| text.starts_with("error: ").then_some(0));
-    let told = at.map_or("", |at| &text[at + "error: ".len()..]);
-    let (message, hint) = told.split_once("\nhint: ").unwrap_or((told, ""));
+    Err(not_started(child.wait().await?, told, &home))
+}
+
+/// Why a detached aksim ended before its environment was up.
+fn not_started(status: ExitStatus, told: Option<(String, Option<String>)>, home: &Home) -> Failure {
+    let (message, hint) = told.unwrap_or_else(|| {
+        let text = std::fs::read_to_string(home.logs().join("aksim.log")).unwrap_or_default();
+        let last = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing").to_owned();
+        (last, Some(format!("see {}", home.logs().join("aksim.log").display())))
+    });
     let code = match status.code() {
         Some(2) => Code::Usage,
         Some(3) => Code::Environment,
         _ => Code::Failure,
     };
-    let mut failure = Failure::new(code, format!("aksim did not start ({status}): {}", message.trim_end()));
-    if !hint.trim().is_empty() {
-        failure = failure.hint(hint.trim());
-    }
-    Err(failure)
+    Failure { code, message: format!("aksim did not start ({status}): {}", message.trim_end()), hint }
 }
 
 /// A spinner with the time and the last line of a build; hidden where stderr is no terminal.

@@ -5,7 +5,7 @@ use crate::{
     model::endpoint::AzureName,
     runtime::{http::ConnectionInfo, net::SharedDialer},
 };
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use futures::future::BoxFuture;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -46,6 +46,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// Endpoints tried before giving up.
 const TRIES: usize = 3;
+/// Longest body that is kept so that it can be sent again, bytes.
+const KEPT_BODY: u64 = 64 * 1024;
 /// Headers of one connection, not of the request (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
@@ -76,6 +78,47 @@ struct Shared {
 enum Destination {
     Endpoints { name: String, endpoints: Vec<SocketAddr> },
     Azure(AzureName),
+}
+
+impl Destination {
+    fn name(&self) -> &str {
+        match self {
+            Self::Endpoints { name, .. } => name,
+            Self::Azure(azure) => &azure.host,
+        }
+    }
+}
+
+/// The body of a request on its way out.
+enum Payload {
+    /// Short enough to be sent again.
+    Kept(Bytes),
+    /// Sent once.
+    Once(Option<Body>),
+}
+
+impl Payload {
+    async fn take(body: Incoming, upgrade: bool) -> Result<Self, String> {
+        let length = hyper::body::Body::size_hint(&body).exact();
+        let body = Body::new(body);
+        let Some(length) = length.filter(|length| *length <= KEPT_BODY && !upgrade) else {
+            return Ok(Self::Once(Some(body)));
+        };
+        let read = axum::body::to_bytes(body, usize::try_from(length).unwrap_or(usize::MAX));
+        match tokio::time::timeout(ANSWER_DEADLINE, read).await {
+            Ok(Ok(bytes)) => Ok(Self::Kept(bytes)),
+            Ok(Err(error)) => Err(format!("The body of the request broke off: {error}")),
+            Err(_) => Err("The body of the request did not come within 60 s.".into()),
+        }
+    }
+
+    /// The body for the next try, if there can be one.
+    fn next(&mut self) -> Option<Body> {
+        match self {
+            Self::Kept(bytes) => Some(Body::from(bytes.clone())),
+            Self::Once(body) => body.take(),
+        }
+    }
 }
 
 impl Proxy {
@@ -120,7 +163,7 @@ impl Shared {
             let text = format!("No Ingress routes {host}{}.\n\nHosts: {}", request.uri().path(), hosts.join(", "));
             return page(StatusCode::NOT_FOUND, text);
         };
-        let mut response = self.forward(request, &authority, destination).await;
+        let mut response = self.forward(request, &authority, &host, destination).await;
         self.note(&host, response.status());
         self.localise(response.headers_mut());
         response
@@ -141,6 +184,7 @@ impl Shared {
         &self,
         mut request: Request<Incoming>,
         authority: &str,
+        host: &str,
         destination: Destination,
     ) -> Response<Body> {
         let upgrade = request.headers().get(UPGRADE).cloned();
@@ -152,39 +196,63 @@ impl Shared {
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(UPGRADE, protocol);
         }
-        let (origins, name) = match &destination {
-            Destination::Azure(azure) => {
-                // The server is asked by the name it knows itself by.
-                head.headers.remove(HOST);
-                (vec![format!("https://{}", azure.host)], azure.host.clone())
-            }
-            Destination::Endpoints { name, endpoints } => (self.order(endpoints), name.clone()),
-        };
-        if origins.is_empty() {
-            return page(StatusCode::SERVICE_UNAVAILABLE, format!("{name} has no ready endpoint."));
+        if matches!(destination, Destination::Azure(_)) {
+            // The server is asked by the name it knows itself by.
+            head.headers.remove(HOST);
         }
+        let mut payload = match Payload::take(body, client_upgrade.is_some()).await {
+            Ok(payload) => payload,
+            Err(text) => return page(StatusCode::BAD_REQUEST, text),
+        };
+        let name = destination.name().to_owned();
+        match self.attempt(&head, &mut payload, host, destination).await {
+            Ok(response) => answer(response, client_upgrade),
+            Err((status, text)) => page(status, format!("{name} {text}")),
+        }
+    }
+
+    /// The first answer of an endpoint. One that does not accept, or breaks off a request that may
+    /// be made twice, is not the last word: a pod that is going away does that.
+    async fn attempt(
+        &self,
+        head: &http::request::Parts,
+        payload: &mut Payload,
+        host: &str,
+        mut destination: Destination,
+    ) -> Result<Response<Incoming>, (StatusCode, String)> {
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
-        // Only a request without body can be sent again.
-        let repeatable = hyper::body::Body::is_end_stream(&body) && client_upgrade.is_none();
-        let mut body = Some(Body::new(body));
-        let mut failure = String::new();
-        for origin in origins.iter().cycle().take(if repeatable { TRIES.max(origins.len()) } else { TRIES }) {
-            let Ok(uri) = format!("{origin}{path}").parse::<Uri>() else { continue };
-            let payload = if repeatable { Body::empty() } else { body.take().unwrap_or_else(Body::empty) };
-            let attempt = outgoing(&head.method, uri, &head.headers, payload);
-            match tokio::time::timeout(ANSWER_DEADLINE, self.client.request(attempt)).await {
-                Ok(Ok(response)) => return answer(response, client_upgrade),
+        let (mut tried, mut failure) = (Vec::new(), String::new());
+        while tried.len() < TRIES {
+            let origins = self.origins(&destination);
+            let Some(origin) = origins.iter().find(|o| !tried.contains(*o)).or(origins.first()).cloned() else {
+                return Err((StatusCode::SERVICE_UNAVAILABLE, "has no ready endpoint.".into()));
+            };
+            let uri = format!("{origin}{path}").parse::<Uri>().map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+            let Some(body) = payload.next() else { break };
+            let request = outgoing(&head.method, uri, &head.headers, body);
+            match tokio::time::timeout(ANSWER_DEADLINE, self.client.request(request)).await {
+                Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => {
                     failure = describe(&error);
-                    // A body that was not begun to be sent is lost with the attempt all the same.
-                    if !(repeatable && (error.is_connect() || idempotent(&head.method))) {
+                    tracing::debug!(origin, failure, "endpoint");
+                    if !(error.is_connect() || idempotent(&head.method)) {
                         break;
                     }
                 }
-                Err(_) => return page(StatusCode::GATEWAY_TIMEOUT, format!("{name} did not answer within 60 s.")),
+                Err(_) => return Err((StatusCode::GATEWAY_TIMEOUT, "did not answer within 60 s.".into())),
             }
+            tried.push(origin);
+            // The endpoints may be others by now.
+            destination = self.destination(host, head.uri.path()).unwrap_or(destination);
         }
-        page(StatusCode::BAD_GATEWAY, format!("{name}: {failure}"))
+        Err((StatusCode::BAD_GATEWAY, format!("failed: {failure}")))
+    }
+
+    fn origins(&self, destination: &Destination) -> Vec<String> {
+        match destination {
+            Destination::Azure(azure) => vec![format!("https://{}", azure.host)],
+            Destination::Endpoints { endpoints, .. } => self.order(endpoints),
+        }
     }
 
     /// The endpoints, a different one first each time.

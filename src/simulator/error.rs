@@ -89,12 +89,13 @@ impl SimulatorError {
     /// Next step for the user.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Node(RuntimeError::Unsupported { hint, .. }) => Some(hint.clone()),
+            error if is_disk_full(error) => Some(DISK_FULL_HINT.into()),
             Self::State(StateError::Running { .. }) => Some("`aksim status` shows it, `aksim down` stops it".into()),
             Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
             Self::Database(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint().map(str::to_owned),
             Self::Identity(error) => error.hint().map(str::to_owned),
-            Self::Node(RuntimeError::Unsupported { hint, .. }) => Some(hint.clone()),
             Self::Manifest(error) => error.hint().map(str::to_owned),
             _ => None,
         }
@@ -104,11 +105,27 @@ impl SimulatorError {
     pub fn is_environment(&self) -> bool {
         match self {
             Self::Port { .. } | Self::Node(RuntimeError::Unsupported { .. }) | Self::Events(_) => true,
+            error if is_disk_full(error) => true,
             Self::Database(error) => error.is_missing_requirement(),
             Self::State(StateError::File { .. }) => true,
             _ => false,
         }
     }
+}
+
+/// What to do about a disk that is full.
+pub const DISK_FULL_HINT: &str = "free some space, or set AKSIM_HOME to a folder on another disk; \
+     `aksim down --purge` removes this environment";
+
+/// Whether a full disk or a used up quota is behind an error.
+pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.into_iter().any(|error| {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        // Some libraries give the system's error as text only.
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            || error.to_string().contains("No space left on device")
+    })
 }
 
 /// Why a part of a node does not come up.
@@ -129,4 +146,22 @@ pub enum NodeError {
     /// More nodes than addresses.
     #[error("more than 250 nodes")]
     TooMany,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_the_environments_fault_wherever_it_shows() {
+        let full = || io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        let file = SimulatorError::State(StateError::File { path: "/x".into(), source: full() });
+        let events = SimulatorError::Events(io::Error::other(full().to_string()));
+        for error in [file, events] {
+            assert!(error.is_environment());
+            assert_eq!(error.hint().as_deref(), Some(DISK_FULL_HINT));
+        }
+        let other = SimulatorError::Control(io::ErrorKind::NotFound.into());
+        assert!(!other.is_environment() && other.hint().is_none());
+    }
 }

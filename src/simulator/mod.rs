@@ -17,7 +17,7 @@ mod start;
 mod state;
 
 pub use environment::Environment;
-pub use error::SimulatorError;
+pub use error::{DISK_FULL_HINT, SimulatorError, is_disk_full};
 pub use start::{KubeconfigTarget, Options, Simulator};
 pub use state::{Kept, StateError, load as load_kept};
 
@@ -33,7 +33,7 @@ pub async fn clean_up(home: &Home, exe: &Path, purge: bool) -> Result<(), Simula
     if !home.root().exists() {
         return Ok(());
     }
-    let state = state::State::open(home)?;
+    let state = state::State::lock(home)?;
     nodes::teardown(home, exe, state.id()).await?;
     if let Some((path, previous)) = state.kubeconfig() {
         let name = start::context_name(home);

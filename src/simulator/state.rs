@@ -59,6 +59,16 @@ impl State {
     /// # Errors
     /// [`StateError::Running`] when another process holds the lock.
     pub fn open(home: &Home) -> Result<Self, StateError> {
+        let state = Self::lock(home)?;
+        state.store()?;
+        Ok(state)
+    }
+
+    /// The same without writing down anything, for an environment that is about to go.
+    ///
+    /// # Errors
+    /// As [`State::open`].
+    pub fn lock(home: &Home) -> Result<Self, StateError> {
         let file = |path: PathBuf| move |source| StateError::File { path, source };
         create_private_dir(home.root()).map_err(file(home.root().to_owned()))?;
         let path = home.lock();
@@ -72,9 +82,7 @@ impl State {
         if kept.id.is_empty() {
             kept.id = format!("{:016x}", rand::random::<u64>());
         }
-        let state = Self { home: home.clone(), kept, _lock: lock };
-        state.store()?;
-        Ok(state)
+        Ok(Self { home: home.clone(), kept, _lock: lock })
     }
 
     /// Random id of the environment.

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Waits until `check` gives something; the deadline is the failure.
-fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = check() {
@@ -19,7 +19,8 @@ fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn page(project: &Project, path: &str) -> Option<String> {
+/// A page of the service `web`, when it is served.
+pub fn page(project: &Project, path: &str) -> Option<String> {
     let status = project.ok(&["status", "-o", "json"]);
     let world: serde_json::Value = serde_json::from_str(&status).unwrap();
     let url = world["services"]["web"]["endpoints"][0]["url"].as_str()?.trim_end_matches('/').to_owned();
@@ -30,7 +31,7 @@ fn page(project: &Project, path: &str) -> Option<String> {
 }
 
 /// Names with start times and restart counts: the same after a restart of aksim.
-fn pods(project: &Project) -> String {
+pub fn pods(project: &Project) -> String {
     let columns = "custom-columns=N:.metadata.name,U:.metadata.uid,R:.status.containerStatuses[0].restartCount,C:.status.containerStatuses[0].containerID";
     let output = project.kubectl(&["get", "pods", "--no-headers", "-o", columns]);
     assert!(output.status.success(), "{}", text(&output));
@@ -38,7 +39,7 @@ fn pods(project: &Project) -> String {
 }
 
 /// What the kernel knows of us: mounts, network namespaces, processes, control groups.
-fn traces(home: &Path) -> Vec<String> {
+pub fn traces(home: &Path) -> Vec<String> {
     let home = home.display().to_string();
     let mut found: Vec<String> = std::fs::read_to_string("/proc/self/mounts")
         .unwrap()

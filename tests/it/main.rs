@@ -1,5 +1,6 @@
 //! One integration binary: real environments on free ports in temporary homes, side by side.
 
+mod bad_environment;
 mod bad_input;
 mod containers;
 mod controllers;
@@ -11,4 +12,6 @@ mod images;
 mod imports;
 mod kubectl;
 mod registry;
+mod rollout;
+mod rootless;
 mod support;

@@ -14,7 +14,10 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{AsRawFd, FromRawFd},
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -63,14 +66,12 @@ fn run(pid: i32, path: &Path, remove: bool) -> Result<(), LaunchError> {
 
 /// Joins a copy of the mount namespace of `pid`, with a writable root.
 fn enter(pid: i32) -> Result<(), LaunchError> {
-    let open = |kind: &str| {
-        File::open(format!("/proc/{pid}/ns/{kind}")).map_err(doing(format!("open namespace {kind} of {pid}")))
-    };
-    let (user, mounts) = (open("user")?, open("mnt")?);
+    let mounts = File::open(format!("/proc/{pid}/ns/mnt")).map_err(doing(format!("open the mounts of {pid}")))?;
+    let owner = owner_of(&mounts).map_err(doing("find the owner of the container's mounts"))?;
     let own = std::fs::metadata("/proc/self/ns/user").map_err(doing("look at our user namespace"))?;
-    let theirs = user.metadata().map_err(doing("look at the container's user namespace"))?;
+    let theirs = owner.metadata().map_err(doing("look at the owner of the container's mounts"))?;
     if (own.dev(), own.ino()) != (theirs.dev(), theirs.ino()) {
-        setns(&user, CloneFlags::CLONE_NEWUSER).map_err(doing("join the container's user namespace"))?;
+        setns(&owner, CloneFlags::CLONE_NEWUSER).map_err(doing("join the owner of the container's mounts"))?;
     }
     setns(&mounts, CloneFlags::CLONE_NEWNS).map_err(doing("join the container's mounts"))?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(doing("copy the container's mounts"))?;
@@ -89,6 +90,18 @@ fn enter(pid: i32) -> Result<(), LaunchError> {
         mount(none, "/", none, remount, none).map_err(doing("make the container's root writable in the copy"))?;
     }
     Ok(())
+}
+
+/// The user namespace that a namespace belongs to. It is not that of the process in it where a
+/// container has a user namespace of its own for its only id.
+fn owner_of(namespace: &File) -> io::Result<File> {
+    // SAFETY: the request takes no argument and gives a new descriptor, or -1.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Whole or not at all; mode and owner of a file that was there stay.

@@ -2,6 +2,7 @@
 //! state in another, and the real program run in it.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -44,12 +45,15 @@ pub fn client(name: &str) -> PathBuf {
 pub struct Project {
     folder: TempDir,
     home: TempDir,
+    program: PathBuf,
+    user: Option<u32>,
 }
 
 impl Project {
     /// An empty project of this text.
     pub fn new(config: &str) -> Self {
-        let project = Self { folder: TempDir::new().unwrap(), home: TempDir::new().unwrap() };
+        let project =
+            Self { folder: TempDir::new().unwrap(), home: TempDir::new().unwrap(), program: AKSIM.into(), user: None };
         project.write("aksim.toml", config);
         project
     }
@@ -73,6 +77,23 @@ impl Project {
         project
     }
 
+    /// The same project as an ordinary user: who runs the tests, or user id 54321 if that is root.
+    pub fn as_ordinary_user(mut self) -> Self {
+        const ORDINARY: u32 = 54321;
+        if nix::unistd::geteuid().is_root() {
+            // Root's own folders may be closed to the user.
+            self.program = self.path("aksim");
+            std::fs::hard_link(AKSIM, &self.program)
+                .or_else(|_| std::fs::copy(AKSIM, &self.program).map(drop))
+                .unwrap();
+            for folder in [self.folder.path(), self.home.path()] {
+                std::os::unix::fs::chown(folder, Some(ORDINARY), Some(ORDINARY)).unwrap();
+            }
+            self.user = Some(ORDINARY);
+        }
+        self
+    }
+
     /// A path in the project.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.folder.path().join(relative)
@@ -92,7 +113,11 @@ impl Project {
 
     /// A command of the program in this project, with its own state and nothing of the user's.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(AKSIM);
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.user {
+            // Groups of root go with the change of the user.
+            command.uid(user).gid(user).env("HOME", self.home.path());
+        }
         command
             .args(arguments)
             .current_dir(self.folder.path())

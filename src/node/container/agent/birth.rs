@@ -84,6 +84,16 @@ fn tell(report: &OwnedFd, failure: &Failure) {
     }
 }
 
+/// The system says "no space left on device" of a limit that is reached.
+fn not_allowed(errno: nix::errno::Errno) -> io::Error {
+    match errno {
+        nix::errno::Errno::ENOSPC | nix::errno::Errno::EUSERS => {
+            io::Error::other("as many as allowed exist already (user.max_user_namespaces)")
+        }
+        other => other.into(),
+    }
+}
+
 /// Makes the namespaces, then the process that lives in them.
 fn middle(
     state: &Path,
@@ -95,7 +105,7 @@ fn middle(
     let ids = match gate {
         None => IdMapping::Root,
         Some(gate) => {
-            unshare(CloneFlags::CLONE_NEWUSER).map_err(doing("make a user namespace"))?;
+            unshare(CloneFlags::CLONE_NEWUSER).map_err(not_allowed).map_err(doing("make a user namespace"))?;
             gate.wait_mapped().map_err(doing("map user ids"))?
         }
     };
