@@ -282,6 +282,14 @@ impl<K: Cached> Informer<K> {
 
     fn wrote(&self, object: K) -> Arc<K> {
         let key = ObjectKey::of(&object);
+        // Of the kinds with finalizers of ours only pods are let go by a plain write.
+        if K::kind(&()) == "Pod" && object.meta().deletion_timestamp.is_some() && !stays(&object) {
+            // The write took the last finalizer off: its answer shows an object that is gone, and
+            // the watch may have said so already.
+            let gone = Arc::new(object);
+            self.bury(&key, Some(gone.clone()));
+            return gone;
+        }
         if let Some(written) = &mut self.0.store.write().written {
             written.insert(key);
         }
@@ -414,7 +422,7 @@ impl<K: Cached> Informer<K> {
     }
 }
 
-/// Whether an object answered to a DELETE still exists.
+/// Whether an object answered to a DELETE, or being deleted, still exists.
 fn stays<K: Resource>(object: &K) -> bool {
     let meta = object.meta();
     let finalizers = meta.finalizers.as_ref().is_some_and(|f| !f.is_empty());
