@@ -7,7 +7,7 @@ use crate::{
 
 #[test]
 fn an_ordinary_user_runs_syncs_and_removes_an_environment() {
-    let project = Project::busybox("it-rootless").as_ordinary_user();
+    let project = Project::busybox("it-rootless").for_ordinary_user();
     // As strict as AKS asks for: another user, a root file system that is read-only.
     let strict = "      securityContext: {runAsUser: 10001, runAsGroup: 10001, runAsNonRoot: true}\n      containers:\n      \
                   - name: web\n        securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false}\n";

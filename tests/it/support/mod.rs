@@ -78,7 +78,7 @@ impl Project {
     }
 
     /// The same project as an ordinary user: who runs the tests, or user id 54321 if that is root.
-    pub fn as_ordinary_user(mut self) -> Self {
+    pub fn for_ordinary_user(mut self) -> Self {
         const ORDINARY: u32 = 54321;
         if nix::unistd::geteuid().is_root() {
             // Root's own folders may be closed to the user.
