@@ -1,4 +1,4 @@
-//! The directory of `aksim.toml`, and the applications that the environment itself needs.
+//! The directory of `aksim.toml` as the issuer wants it.
 
 use crate::{
     config::Config,
@@ -6,7 +6,7 @@ use crate::{
 };
 use uuid::Uuid;
 
-/// Application whose Secret nobody needs: it is only there for tools that want one.
+/// Users and applications of the project.
 pub fn spec(config: &Config) -> DirectorySpec {
     let users = config.users.iter().map(|user| UserSpec {
         name: user.name.clone(),

@@ -3,8 +3,7 @@
 use crate::model::{endpoint::AzureName, ids::EnvironmentName};
 use std::{net::SocketAddr, path::PathBuf};
 
-/// Facts of a running environment, written to `environment.json` beside the state for other
-/// processes of the same user (`aksim token`, `aksim env`).
+/// Facts of a running environment, for the parts that are wired with them.
 #[derive(Clone, Debug)]
 pub struct Environment {
     /// Name.
