@@ -58,3 +58,11 @@ id!(
     /// Id of a journey: 32 lowercase hex digits, a W3C trace id.
     JourneyId
 );
+
+impl JourneyId {
+    /// Id of the journey of a pushed commit: the first half of its hash, so that the Git host and
+    /// the pipelines, who meet only by webhook, write to the same trace.
+    pub fn of_commit(sha: &str) -> Self {
+        Self(sha.chars().take(32).collect::<String>().to_ascii_lowercase())
+    }
+}

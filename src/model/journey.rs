@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 pub enum Hop {
     /// A file was saved (or a service was triggered).
     Saved,
-    /// The change was committed and pushed.
+    /// The Git host received the pushed commit.
     Committed,
     /// The webhook was delivered.
     Delivered,
     /// A pipeline run was queued.
     Queued,
+    /// A stage of the pipeline ended; once a stage.
+    Stage,
     /// Files were copied into running containers (live sync).
     Synced,
     /// The image was built.
@@ -46,6 +48,7 @@ impl Hop {
             Hop::Committed => "committed",
             Hop::Delivered => "delivered",
             Hop::Queued => "queued",
+            Hop::Stage => "stage",
             Hop::Synced => "synced",
             Hop::Built => "built",
             Hop::Pushed => "pushed",

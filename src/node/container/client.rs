@@ -20,6 +20,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// Longest wait for an agent to come up or go away.
 const AGENT_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest wait for an answer: every request is a few system calls, but for those below.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for work that grows with its files: unpacking a layer, removing a tree.
+const WORK_DEADLINE: Duration = Duration::from_secs(600);
 
 /// An async seqpacket connection.
 #[derive(Debug)]
@@ -55,13 +59,26 @@ impl Connection {
         self.fd.async_io(Interest::READABLE, |fd| wire::receive(fd.as_fd())).await
     }
 
-    /// One request and its answer.
+    /// One request and its answer, soon.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the other side closes; the error number of a failure that has one.
+    /// `UnexpectedEof` when the other side closes, `TimedOut` when it does not answer in time; the
+    /// error number of a failure that has one.
     pub async fn call(&self, request: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<(Reply, Vec<OwnedFd>)> {
-        self.send(request, fds).await?;
-        match self.receive().await? {
+        self.call_within(CALL_DEADLINE, request, fds).await
+    }
+
+    async fn call_within(
+        &self,
+        deadline: Duration,
+        request: &impl Serialize,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let answer = async {
+            self.send(request, fds).await?;
+            self.receive().await
+        };
+        match tokio::time::timeout(deadline, answer).await?? {
             None => Err(io::ErrorKind::UnexpectedEof.into()),
             Some((Reply::Failed { message, errno }, _)) => {
                 let kind = io::Error::from_raw_os_error(errno).kind();
@@ -140,23 +157,21 @@ impl AgentClient {
     /// # Errors
     /// As [`Connection::call`].
     pub async fn call(&self, request: &AgentRequest) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        let deadline = match request {
+            AgentRequest::RemoveTree { .. } | AgentRequest::Unpack { .. } => WORK_DEADLINE,
+            _ => CALL_DEADLINE,
+        };
         let idle = self.idle.lock().pop();
         if let Some(connection) = idle {
-            match connection.call(request, &[]).await {
+            match connection.call_within(deadline, request, &[]).await {
                 // Closed by an agent that has gone since.
                 Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {}
-                answer => {
-                    self.keep(connection);
-                    return answer;
-                }
+                answer => return self.keep(connection, answer),
             }
         }
         let connection = self.connect().await?;
-        let answer = connection.call(request, &[]).await;
-        if !answer.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof) {
-            self.keep(connection);
-        }
-        answer
+        let answer = connection.call_within(deadline, request, &[]).await;
+        self.keep(connection, answer)
     }
 
     /// Returns when the agent has ended.
@@ -188,11 +203,14 @@ impl AgentClient {
         }
     }
 
-    fn keep(&self, connection: Connection) {
+    /// Keeps a connection for the next call, unless it is closed or its answer may still come.
+    fn keep<T>(&self, connection: Connection, answer: io::Result<T>) -> io::Result<T> {
+        let unfit = |e: &io::Error| matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut);
         let mut idle = self.idle.lock();
-        if idle.len() < 16 {
+        if idle.len() < 16 && !answer.as_ref().is_err_and(unfit) {
             idle.push(connection);
         }
+        answer
     }
 
     async fn connect(&self) -> io::Result<Connection> {

@@ -74,6 +74,14 @@ impl Container {
         }
     }
 
+    /// SIGKILL without asking the shim where its process is known, so that none can outlive it.
+    async fn kill(&self) -> Result<(), RuntimeError> {
+        match &self.process {
+            Some(process) => process.kill().map_err(io_error("kill the container")),
+            None => self.signal(Signal::SIGKILL as i32).await,
+        }
+    }
+
     /// Stop signal, grace, SIGKILL; returns when it has ended.
     pub(super) async fn stop(&self, grace: Duration) -> Result<(), RuntimeError> {
         if self.has_ended() {
@@ -85,7 +93,7 @@ impl Container {
                 return Ok(());
             }
         }
-        self.signal(Signal::SIGKILL as i32).await?;
+        self.kill().await?;
         tokio::time::timeout(KILL_DEADLINE, self.ended()).await.map_err(|_| RuntimeError::Start {
             message: format!("container {} has not ended {KILL_DEADLINE:?} after SIGKILL", self.record.id),
         })

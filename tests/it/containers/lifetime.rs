@@ -32,6 +32,23 @@ async fn a_new_daemon_finds_everything() {
     node.stop().await;
 }
 
+/// The streams of such a container end just when the daemon connects to its shim.
+#[tokio::test]
+async fn the_end_of_every_short_container_is_heard() {
+    let node = Node::start().await;
+    let pod = node.pod([3, 6]).await;
+    for round in 0..50 {
+        let containers = (0..8).map(|index| {
+            let mut spec = node.shell("exit 3");
+            (spec.name, spec.attempt) = (format!("c{index}"), round);
+            node.run(&pod, spec)
+        });
+        let ends = futures::future::join_all(containers).await;
+        assert!(ends.iter().all(|end| *end == (3, String::new())), "round {round}: {ends:?}");
+    }
+    node.stop().await;
+}
+
 /// Everything that a node could leave behind on the machine, of this test's own folder.
 fn left(marker: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();

@@ -128,14 +128,15 @@ impl Agent {
                 while self.signals.read_signal()?.is_some() {}
                 self.reap();
             }
-            if ready.contains(&self.listener.as_raw_fd()) {
-                let (socket, _) = self.listener.accept()?;
-                self.connections.push(socket.into());
-            }
             let mut index = 0;
             while index < self.connections.len() {
                 let keep = !ready.contains(&self.connections[index].as_raw_fd()) || self.serve(index);
                 if keep { index += 1 } else { drop(self.connections.swap_remove(index)) }
+            }
+            // Last: what is accepted now may have a number that was ready as something else.
+            if ready.contains(&self.listener.as_raw_fd()) {
+                let (socket, _) = self.listener.accept()?;
+                self.connections.push(socket.into());
             }
         }
     }

@@ -169,11 +169,13 @@ impl Shim {
                 self.reap();
             }
             self.pump(&ready);
+            self.serve_ready(&ready);
+            // Last: a new connection may get the number of a stream that was ready and has been
+            // closed since; served by that number it would be waited for, and may never speak.
             if ready.contains(&self.listener.as_raw_fd()) {
                 let (socket, _) = self.listener.accept()?;
                 self.connections.push(Connection { socket: socket.into(), process: None });
             }
-            self.serve_ready(&ready);
         }
     }
 
