@@ -219,6 +219,8 @@ pub struct ImageArgs {
 pub enum ImageVerb {
     /// Images that builds can start from.
     List(OutputArgs),
+    /// Build a Dockerfile, and push the image to the environment's registry if asked.
+    Build(ImageBuildArgs),
     /// Take in an OCI archive or layout, or a `docker save` archive.
     Import {
         /// Archive or folder.
@@ -229,6 +231,32 @@ pub enum ImageVerb {
     },
     /// Remove build cache and images nothing uses.
     Prune,
+}
+
+/// `aksim image build`
+#[derive(Debug, Args)]
+pub struct ImageBuildArgs {
+    /// Build context.
+    #[arg(default_value = ".", value_name = "CONTEXT")]
+    pub context: PathBuf,
+    /// Name of the image; can be given more than once.
+    #[arg(long = "tag", short = 't', required = true, value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// Dockerfile; `Dockerfile` in the context when absent.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stage to build; the last when absent.
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Build argument, `NAME=VALUE`; `NAME` alone takes the value from the environment.
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    pub build_args: Vec<String>,
+    /// Do every step again.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Push it to the registry of the running environment.
+    #[arg(long)]
+    pub push: bool,
 }
 
 /// `aksim fidelity`

@@ -15,3 +15,4 @@ mod registry;
 mod rollout;
 mod rootless;
 mod support;
+mod third_party_ci;
