@@ -28,6 +28,10 @@ pub fn line(event: &Event) -> Option<String> {
         EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => {
             return None;
         }
+        EventBody::PipelineRun { run } => {
+            let state = run.result.as_deref().unwrap_or(&run.state);
+            format!("{} #{} {state} ({})", run.pipeline, run.name, run.message)
+        }
         EventBody::Warning { subject, message, hint } => {
             let hint = hint.as_deref().map(|h| format!(" (hint: {h})")).unwrap_or_default();
             format!("warning: {subject}: {message}{hint}")

@@ -60,7 +60,7 @@ pub fn mood(journey: &Journey) -> Mood {
         None => Mood::Busy,
         Some(JourneyOutcome::Served) => Mood::Good,
         Some(JourneyOutcome::Failed(_)) => Mood::Bad,
-        Some(JourneyOutcome::Superseded) => Mood::Idle,
+        Some(JourneyOutcome::Superseded | JourneyOutcome::Completed) => Mood::Idle,
     }
 }
 
@@ -71,6 +71,7 @@ pub fn outcome(journey: &Journey) -> String {
         Some(JourneyOutcome::Served) => "served".into(),
         Some(JourneyOutcome::Failed(_)) => "failed".into(),
         Some(JourneyOutcome::Superseded) => "superseded".into(),
+        Some(JourneyOutcome::Completed) => "completed".into(),
     }
 }
 
