@@ -15,6 +15,7 @@
 //! | [`identity`] | Microsoft Entra ID: discovery, keys, tokens, flows, directory |
 //! | [`database`] | Azure Database for MySQL flexible server over a real mysqld or mariadbd |
 //! | [`node`] | containers, pod network, volumes, kubelet, service proxy, cluster DNS |
+//! | [`git`] | Git host: smart HTTP, webhooks, commit statuses |
 //! | [`images`] | Dockerfile → OCI image |
 //! | [`ingress`] | L7 front door on loopback |
 //! | [`controllers`] | kube-rs controllers and the scheduler |
@@ -31,6 +32,7 @@ pub mod controllers;
 pub mod dashboard;
 pub mod database;
 pub mod devloop;
+pub mod git;
 pub mod identity;
 pub mod images;
 pub mod ingress;

@@ -8,7 +8,7 @@ use std::{
 /// Which modules each module may name by `crate::`, besides itself.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let base = ["model", "config", "runtime"];
-    let servers = ["kubernetes", "registry", "identity", "database", "node", "images", "ingress"];
+    let servers = ["kubernetes", "registry", "identity", "database", "node", "images", "git", "ingress"];
     let with = |more: &[&'static str]| base.iter().chain(more).copied().collect::<Vec<_>>();
     let mut table = BTreeMap::from([
         ("model", vec![]),
