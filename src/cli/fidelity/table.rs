@@ -75,12 +75,11 @@ pub const ENTRIES: &[Entry] = &[
     entry("cluster", "Deployment, ReplicaSet, Job, HPA v2, EndpointSlice, garbage collection", Works, Never, ""),
     entry(
         "cluster",
-        "StatefulSet, DaemonSet, CronJob controllers",
-        Gap,
-        Kind(&["StatefulSet", "DaemonSet", "CronJob"]),
-        "objects are stored, nothing acts on them",
+        "StatefulSet, DaemonSet, CronJob, PodDisruptionBudget and eviction",
+        Works,
+        Never,
+        "kubectl rollout, drain, cordon",
     ),
-    entry("cluster", "PodDisruptionBudget", Gap, Kind(&["PodDisruptionBudget"]), "stored, evictions do not look at it"),
     entry("cluster", "ResourceQuota, LimitRange", Gap, Kind(&["ResourceQuota", "LimitRange"]), "stored, not enforced"),
     entry("cluster", "CustomResourceDefinition", Gap, Kind(&["CustomResourceDefinition"]), "refused"),
     entry(
