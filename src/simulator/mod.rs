@@ -10,6 +10,7 @@ mod environment;
 mod error;
 mod file_sync;
 mod images;
+mod machines;
 mod nodes;
 mod objects;
 mod secrets;
