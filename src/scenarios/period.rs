@@ -36,7 +36,8 @@ impl fmt::Display for Period {
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| D::Error::custom(format!("`{text}` is no span of time such as 500ms, 30s or 2m")))
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is no span of time such as 500ms, 30s or 2m")))
     }
 }
 

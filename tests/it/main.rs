@@ -14,4 +14,5 @@ mod kubectl;
 mod registry;
 mod rollout;
 mod rootless;
+mod scenarios;
 mod support;

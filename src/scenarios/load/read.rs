@@ -126,9 +126,8 @@ pub fn parse(name: &str, text: &str, set: &BTreeMap<String, String>) -> Result<S
     if !problems.is_empty() {
         return Err(problems);
     }
-    let file: File = arguments(tree.value()).map_err(|message| {
-        vec![Problem { span: tree.span.clone(), message, hint: None }]
-    })?;
+    let file: File =
+        arguments(tree.value()).map_err(|message| vec![Problem { span: tree.span.clone(), message, hint: None }])?;
     let mut reader = Reader { tree: &tree, problems: Vec::new() };
     let scenario = reader.scenario(name, file);
     match reader.problems.is_empty() {
@@ -214,7 +213,10 @@ impl Reader<'_> {
         let budgets = root.get("budgets").map_or(&[][..], Tree::items);
         for (budget, tree) in file.budgets.iter().zip(budgets) {
             if !ids.contains(budget.of.as_str()) && budget.of != "scenario" {
-                self.problem(tree.span.clone(), format!("a budget is of a step or of `scenario`, not of `{}`", budget.of));
+                self.problem(
+                    tree.span.clone(),
+                    format!("a budget is of a step or of `scenario`, not of `{}`", budget.of),
+                );
             }
         }
         Scenario {
@@ -298,7 +300,10 @@ mod tests {
 
     #[test]
     fn all_problems_come_at_once_with_places_and_suggestions() {
-        let text = GOOD.replace("title: T", "titel: T").replace("failed-at-most", "failed-at-mots").replace("pod-kill", "pod-kil");
+        let text = GOOD
+            .replace("title: T", "titel: T")
+            .replace("failed-at-most", "failed-at-mots")
+            .replace("pod-kill", "pod-kil");
         let found = problems(&text, &[]);
         let messages: Vec<&str> = found.iter().map(|(_, m, _)| m.as_str()).collect();
         assert!(messages.iter().any(|m| m.contains("missing key `title`")), "{found:?}");
@@ -313,7 +318,10 @@ mod tests {
     #[test]
     fn faults_that_are_not_there_yet_are_refused_by_name() {
         let found = problems(&GOOD.replace("pod-kill", "network-partition"), &[]);
-        assert!(found.iter().any(|(place, m, _)| place == "network-partition" && m.contains("not there yet")), "{found:?}");
+        assert!(
+            found.iter().any(|(place, m, _)| place == "network-partition" && m.contains("not there yet")),
+            "{found:?}"
+        );
     }
 
     #[test]
