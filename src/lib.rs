@@ -21,6 +21,7 @@
 //! | [`controllers`] | kube-rs controllers and the scheduler |
 //! | [`cluster`] | cluster providers and rollout |
 //! | [`devloop`] | watch, plan, cycle: the inner loop |
+//! | [`scenarios`] | scenario files: load → run; steps, checks, faults |
 //! | [`simulator`] | composition root: builds and wires the components of an environment |
 //! | [`dashboard`] | terminal dashboard |
 //! | [`cli`] | command line |
@@ -41,4 +42,5 @@ pub mod model;
 pub mod node;
 pub mod registry;
 pub mod runtime;
+pub mod scenarios;
 pub mod simulator;

@@ -74,6 +74,8 @@ pub enum Verb {
     Fidelity(FidelityArgs),
     /// What this machine has and lacks.
     Doctor(DoctorArgs),
+    /// Scenarios: a demonstration, a test and a lab in one file.
+    Scenario(ScenarioArgs),
     /// The sample shop, from a saved file to a served request.
     Demo(DemoArgs),
     /// JSON schema of aksim.toml.
@@ -301,6 +303,52 @@ pub struct DemoArgs {
     /// Working folder; a new one in the temporary folder when absent.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `aksim scenario`
+#[derive(Debug, Args)]
+pub struct ScenarioArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: ScenarioVerb,
+}
+
+/// `aksim scenario …`
+#[derive(Debug, Subcommand)]
+pub enum ScenarioVerb {
+    /// Those that come with aksim and those in the project's folder `scenarios`.
+    List(OutputArgs),
+    /// The file of one, once it is right.
+    Show {
+        /// Name, or path of a file.
+        name: String,
+    },
+    /// Carry one out against the running environment.
+    Run(ScenarioRunArgs),
+}
+
+/// `aksim scenario run`
+#[derive(Debug, Args)]
+pub struct ScenarioRunArgs {
+    /// Name, or path of a file.
+    pub name: String,
+    /// Apply the solutions instead of waiting for somebody to.
+    #[arg(long)]
+    pub auto: bool,
+    /// Another value of a parameter; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub set: Vec<(String, String)>,
+    /// Seed of the faults' choices instead of the file's.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Form of the report on stdout.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: super::scenario::ReportFormat,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `aksim completion`

@@ -17,6 +17,7 @@ mod kubeconfig;
 mod logs;
 mod open;
 mod output;
+mod scenario;
 mod status;
 mod token;
 mod up;
@@ -91,6 +92,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Image(args) => image::run(&context, args).await,
         Verb::Fidelity(args) => fidelity::run(&context, &args),
         Verb::Doctor(args) => doctor::run(&args).await,
+        Verb::Scenario(args) => scenario::run(&context, args).await,
         Verb::Demo(args) => demo::run(args).await,
         Verb::Schema => {
             output::text(&(serde_json::to_string_pretty(&crate::config::json_schema()).map_err(Failure::other)? + "\n"))

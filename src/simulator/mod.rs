@@ -11,6 +11,7 @@ mod error;
 mod file_sync;
 mod git;
 mod images;
+mod machines;
 mod nodes;
 mod objects;
 mod secrets;

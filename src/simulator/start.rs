@@ -277,6 +277,7 @@ async fn start(
         ControllersConfig { root_ca_pem: pki.ca_pem().to_owned(), ..ControllersConfig::default() },
     );
     let node_parts = node.bind(config, home, &pki, api_server.address(), client, names).await?;
+    let power = node_parts.power();
     let api_address = api_server.address();
 
     let url = |name: &str, url: String| vec![Endpoint { name: name.into(), url }];
@@ -293,6 +294,7 @@ async fn start(
     supervisor.start(api_server, url("API server", https(api_address)), DEADLINE).await?;
     write_kubeconfigs(home, options, state, &pki, api_address)?;
     objects::apply_system(&admin, &environment).await?;
+    let rotation = servers.database.as_ref().map(Database::rotation);
     if let Some(database) = servers.database {
         let endpoint = url(&database.stands_in_for().to_string(), format!("mysql://{}", database.address()));
         supervisor.start(database, endpoint, DEADLINE).await?;
@@ -326,7 +328,19 @@ async fn start(
         build_slot: Arc::new(Semaphore::new(1)),
         output: broadcast::Sender::new(1024),
     };
-    let (stop, commands) = start_control(config, home, recorder, supervisor, &context, &plan, options).await?;
+    let (trigger_sender, triggers) = mpsc::channel(16);
+    let commands = commands::Commands {
+        plan: plan.clone(),
+        triggers: trigger_sender,
+        client: admin.clone(),
+        environment: environment.id.clone(),
+        secrets,
+        rotation,
+        runtime: node.runtime(),
+        power,
+    };
+    let (stop, commands) =
+        start_control(config, home, recorder, supervisor, &context, commands, triggers, options).await?;
     Ok(Parts { environment, context, plan, node, stop, commands, names: names_sender })
 }
 
@@ -425,18 +439,19 @@ fn write_kubeconfigs(
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments)] // The parts of one start, each once.
 async fn start_control(
     config: &Config,
     home: &Home,
     recorder: &Recorder,
     supervisor: &mut Supervisor,
     context: &CycleContext,
-    plan: &Arc<Plan>,
+    commands: commands::Commands,
+    triggers: mpsc::Receiver<ServiceName>,
     options: &Options,
 ) -> Result<(CancellationToken, JoinSet<()>), SimulatorError> {
     let stop = CancellationToken::new();
     let (command_sender, command_receiver) = mpsc::channel(16);
-    let (trigger_sender, trigger_receiver) = mpsc::channel(16);
     let info = Info {
         pid: std::process::id(),
         project: config.root.clone(),
@@ -448,9 +463,9 @@ async fn start_control(
         .map_err(SimulatorError::Control)?;
     supervisor.start(control, vec![], DEADLINE).await?;
     let scratch = home.component("watch");
-    let devloop = DevLoop::new(context.clone(), plan.clone(), scratch, trigger_receiver, options.watch);
+    let devloop = DevLoop::new(context.clone(), commands.plan.clone(), scratch, triggers, options.watch);
     supervisor.start(devloop, vec![], DEADLINE).await?;
-    let mut commands = JoinSet::new();
-    commands.spawn(commands::serve(command_receiver, plan.clone(), trigger_sender, stop.clone()));
-    Ok((stop, commands))
+    let mut serving = JoinSet::new();
+    serving.spawn(commands::serve(command_receiver, commands, stop.clone()));
+    Ok((stop, serving))
 }

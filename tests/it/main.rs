@@ -16,6 +16,7 @@ mod kubectl_workloads;
 mod registry;
 mod rollout;
 mod rootless;
+mod scenarios;
 mod support;
 mod third_party_ci;
 mod workloads;

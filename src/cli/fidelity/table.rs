@@ -158,5 +158,27 @@ pub const ENTRIES: &[Entry] = &[
     ),
     entry("azure", "Azure Resource Manager, az", Gap, Never, ""),
     entry("portal", "web admin portal of aksim", Gap, Never, "the shop's own admin portal is there"),
-    entry("lab", "scenarios, labs, snapshots", Gap, Never, ""),
+    entry("scenarios", "faults pod-kill, container-kill, node-drain", Works, Never, "named as in Chaos Mesh and AKS"),
+    entry(
+        "scenarios",
+        "fault node-failure",
+        Differs,
+        Never,
+        "containers are killed before their network goes, so open connections are reset, not left hanging",
+    ),
+    entry(
+        "scenarios",
+        "faults pod-failure, network-*, dns-*, http-*, stress-*, io-*, time-offset",
+        Gap,
+        Never,
+        "refused by name",
+    ),
+    entry(
+        "scenarios",
+        "faults zone-outage, spot-eviction, pool-upgrade, registry-outage, database-failover, key-rotation, token-expiry",
+        Gap,
+        Never,
+        "refused by name",
+    ),
+    entry("lab", "labs with grades, snapshots", Gap, Never, "`aksim scenario run` waits for the steps of a lab"),
 ];
