@@ -51,7 +51,7 @@ pub async fn source(shop: &Shop) -> Evidence {
 }
 
 /// The version a pod of the catalog tells, asked through the API server's port-forward.
-async fn served_version(shop: &Shop) -> Result<String, String> {
+pub async fn served_version(shop: &Shop) -> Result<String, String> {
     use k8s_openapi::api::core::v1::Pod;
     use kube::{Api, ResourceExt, api::ListParams};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,7 +103,7 @@ fn find<'w>(world: &'w World, service: &str, since: i64) -> Option<&'w Journey> 
         .find(|j| j.service.as_str() == service && j.started.as_millisecond() >= since && j.outcome.is_some())
 }
 
-fn legs(journey: &Journey) -> String {
+pub fn legs(journey: &Journey) -> String {
     let legs: Vec<String> = journey.legs().iter().map(|(hop, ms)| format!("{} +{ms}", hop.name())).collect();
     format!("{} ms: {}", journey.total_ms(), legs.join(", "))
 }

@@ -2,8 +2,10 @@
 //! users would, each step with evidence that was fetched, not assumed.
 
 mod browser;
+mod delivery;
 mod edits;
 mod project;
+mod properties;
 mod rows;
 
 use super::{
@@ -75,11 +77,12 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     };
     let written = project::write(&folder)?;
     eprintln!("the sample shop is in {} ({written} file(s) written)", folder.display());
+    delivery::make_checkout(&folder).await.map_err(Failure::other)?;
     let context = Context::new(Some(folder.clone()), 0);
     let started = Instant::now();
     let upped = up::run(&context, up_args(), false).await;
     let outcome = match upped {
-        Ok(()) => walk(&context, started.elapsed()).await,
+        Ok(()) => walk(&context, started.elapsed(), !args.without_properties).await,
         Err(failure) => Err(failure),
     };
     if args.keep && outcome.is_ok() {
@@ -101,7 +104,7 @@ fn up_args() -> UpArgs {
 }
 
 /// Walks the rows, prints the table, fails if a step did.
-async fn walk(context: &Context, up: Duration) -> Result<(), Failure> {
+async fn walk(context: &Context, up: Duration, properties: bool) -> Result<(), Failure> {
     let (config, home, control) = context.running()?;
     let world = control.world().await?;
     let shop = Shop { config, home, control, world, client: context.kubernetes().await? };
@@ -115,6 +118,7 @@ async fn walk(context: &Context, up: Duration) -> Result<(), Failure> {
             steps.push(Step { row: $row, what: $what, evidence, took: begun.elapsed() });
         }};
     }
+    step!("1", "the project is pushed to the Git host", delivery::push(&shop));
     step!("3", "images are in the registry", rows::images(&shop));
     step!("4", "workloads run in the cluster", rows::workloads(&shop));
     step!("5", "the website is served by the ingress", rows::website(&shop));
@@ -126,6 +130,22 @@ async fn walk(context: &Context, up: Duration) -> Result<(), Failure> {
     step!("8", "olga sees the order in the admin portal", rows::admin(&shop));
     step!("5", "a stylesheet is saved and served (sync)", edits::stylesheet(&shop));
     step!("3-5", "source is saved, built and served", edits::source(&shop));
+    let mut change = None;
+    step!("1", "a change is committed and pushed", async {
+        let (pushed, evidence) = delivery::change(&shop).await?;
+        change = Some(pushed);
+        Ok(evidence)
+    });
+    if let Some(change) = &change {
+        step!("2", "the push starts the pipeline", delivery::queued(&shop, change));
+        step!("1-5", "built, tested, pushed, deployed, served", delivery::delivered(&shop, change));
+    }
+    if properties {
+        step!("-", "horizontal scaling", properties::scenario(&shop, "horizontal-scaling"));
+        step!("-", "self-healing", properties::scenario(&shop, "self-healing"));
+        step!("-", "load balancing", properties::scenario(&shop, "load-balancing"));
+        step!("-", "secret management", properties::scenario(&shop, "secret-management"));
+    }
     print(&steps)
 }
 
