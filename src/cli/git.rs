@@ -1,12 +1,12 @@
 //! `aksim git` and `aksim git-credential`: the Git host through its own HTTP API.
 
 use super::{
+    args::OutputArgs,
     context::Context,
     failure::{Code, Failure},
     output::{self, Table},
 };
 use crate::{
-    cli::args::OutputArgs,
     config::{Config, home::Home},
     git::{Access, Credential, GitError},
     runtime::{net::azure_http_client, pki::Pki},
@@ -190,7 +190,8 @@ impl Api {
             Some(path) => format!("{url}/api/v3/{path}"),
             None => format!("{url}/api/v3/repos/{organization}/{}/{path}", self.repository),
         };
-        let mut request = self.http.request(method, &url).basic_auth(username, Some(password));
+        let url = url.trim_end_matches('/');
+        let mut request = self.http.request(method, url).basic_auth(username, Some(password));
         if let Some(body) = body {
             request = request.json(&body);
         }
