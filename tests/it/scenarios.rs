@@ -23,8 +23,13 @@ fn bad_files_are_refused_with_places_and_suggestions() {
     let output = project.run(&["scenario", "show", "broken"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    for part in ["chekcs", "did you mean `checks`?", "did you mean `load`?", "`network-partition` is not there yet", "broken.yaml:6"]
-    {
+    for part in [
+        "chekcs",
+        "did you mean `checks`?",
+        "did you mean `load`?",
+        "`network-partition` is not there yet",
+        "broken.yaml:6",
+    ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     let unknown = project.run(&["scenario", "run", "self-heeling"]);
@@ -94,7 +99,7 @@ fn no_autoscaler(shop: &Project) {
 fn one_replica(shop: &Project) {
     kubectl(shop, &["scale", "deployment/catalog", "--replicas=1"]);
     kubectl(shop, &["rollout", "status", "deployment/catalog", "--timeout=60s"]);
-    fails(shop, &["self-healing"], "kill-container", "failed");
+    fails(shop, &["self-healing"], "kill-container", "first: HTTP 50");
 }
 
 fn kubectl(shop: &Project, arguments: &[&str]) -> String {
@@ -104,7 +109,8 @@ fn kubectl(shop: &Project, arguments: &[&str]) -> String {
 }
 
 fn scenario(shop: &Project, arguments: &[&str]) -> (Output, Value) {
-    let all: Vec<&str> = ["scenario", "run"].into_iter().chain(arguments.iter().copied()).chain(["-o", "json"]).collect();
+    let all: Vec<&str> =
+        ["scenario", "run"].into_iter().chain(arguments.iter().copied()).chain(["-o", "json"]).collect();
     let output = shop.run(&all);
     let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
     (output, report)
