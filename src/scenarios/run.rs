@@ -20,6 +20,9 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// What checks get once the step cannot pass any more.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
 /// How a scenario is run.
 pub struct Options<'a> {
     /// Apply the solutions instead of waiting for somebody to.
@@ -302,9 +305,13 @@ impl<'a> Run<'a> {
             }
         }
         let checks = async {
-            let deadline = tokio::time::Instant::now() + step.within;
+            let mut deadline = tokio::time::Instant::now() + step.within;
             for check in &step.checks {
                 let verdict = check.hold(self, deadline).await;
+                if verdict.lost {
+                    // The step has failed: the other checks are looked at once, for the report.
+                    deadline = tokio::time::Instant::now() + LAST_LOOK;
+                }
                 let mark = if verdict.holds { "ok" } else { "FAILED" };
                 (options.tell)(format!("  {mark}: {}: {}", check.claim(), verdict.found));
                 report.checks.push(CheckReport { claim: check.claim(), holds: verdict.holds, found: verdict.found });

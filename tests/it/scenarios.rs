@@ -99,7 +99,7 @@ fn no_autoscaler(shop: &Project) {
 fn one_replica(shop: &Project) {
     kubectl(shop, &["scale", "deployment/catalog", "--replicas=1"]);
     kubectl(shop, &["rollout", "status", "deployment/catalog", "--timeout=60s"]);
-    fails(shop, &["self-healing"], "kill-container", "failed");
+    fails(shop, &["self-healing"], "kill-container", "first: HTTP 50");
 }
 
 fn kubectl(shop: &Project, arguments: &[&str]) -> String {

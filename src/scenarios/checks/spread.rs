@@ -53,8 +53,9 @@ impl Check for EvenSpread {
             spread.chi_square,
             spread.counts.len().saturating_sub(1)
         );
-        let holds =
-            pods.len() > 1 && served.len() >= self.requests_at_least && spread.deviation <= self.deviation_at_most;
-        Ok(Verdict::new(holds, found))
+        let enough = served.len() >= self.requests_at_least;
+        let holds = pods.len() > 1 && enough && spread.deviation <= self.deviation_at_most;
+        // Judged once there are enough: waiting until chance makes it even would prove nothing.
+        Ok(if enough { Verdict::final_(holds, found) } else { Verdict::new(false, found) })
     }
 }
