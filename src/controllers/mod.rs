@@ -5,8 +5,8 @@
 //! `reconcile(context, key)` that reads the shared caches and brings one object a step closer to
 //! what it should be. Decisions are pure functions in `plan` modules.
 //!
-//! Not here yet, to be added the same way (one module, one line in `start`): ResourceQuota,
-//! CertificateSigningRequest approval, mirroring of hand-written Endpoints, preemption.
+//! Not here yet, to be added the same way (one module, one line in `start`): CertificateSigningRequest
+//! approval, mirroring of hand-written Endpoints, preemption.
 
 pub mod clock;
 pub mod cronjob;
@@ -14,6 +14,7 @@ pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod error;
 pub mod events;
 pub mod eviction;
@@ -30,11 +31,16 @@ pub mod pod_gc;
 pub mod quantity;
 pub mod queue;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod scheduler;
 pub mod service_account;
 pub mod statefulset;
+pub mod volume;
 
-use crate::runtime::component::{Component, ComponentError, RunContext};
+use crate::{
+    node::volumes::VolumeFolders,
+    runtime::component::{Component, ComponentError, RunContext},
+};
 use async_trait::async_trait;
 use error::ControllerError;
 use informer::{Cached, Informer, ObjectKey};
@@ -43,9 +49,13 @@ use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::{CronJob, Job},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Service, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota, Service,
+        ServiceAccount,
+    },
     discovery::v1::EndpointSlice,
     policy::v1::PodDisruptionBudget,
+    storage::v1::StorageClass,
 };
 use kube::runtime::watcher;
 use pod::Pod;
@@ -59,6 +69,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ControllersConfig {
     /// The cluster's CA certificate, PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// Where the volumes' data is.
+    pub volumes: VolumeFolders,
     /// How long a node may say nothing before it counts as unreachable.
     pub node_monitor_grace: Duration,
     /// How long pods of a node that is gone are left alone.
@@ -81,6 +93,7 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
             root_ca_pem: String::new(),
+            volumes: VolumeFolders::default(),
             node_monitor_grace: Duration::from_secs(50),
             pod_gc_quarantine: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
@@ -119,6 +132,11 @@ pub struct Context {
     /// Leases of the namespace `kube-node-lease` only.
     pub(crate) leases: Informer<Lease>,
     pub(crate) autoscalers: Informer<HorizontalPodAutoscaler>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    pub(crate) storage_classes: Informer<StorageClass>,
+    pub(crate) quotas: Informer<ResourceQuota>,
+    /// Namespaces with quotas whose content changed.
+    pub(crate) counted: WorkQueue<ObjectKey>,
     /// Namespaces that are being deleted and may have become empty.
     pub(crate) ending: WorkQueue<ObjectKey>,
     /// CronJobs to look at, also when the clock is set.
@@ -155,6 +173,10 @@ impl Context {
             nodes: Informer::new(client.clone()),
             leases: Informer::selected(client.clone(), only(&format!("metadata.namespace={}", node_lifecycle::LEASES))),
             autoscalers: Informer::new(client.clone()),
+            volumes: Informer::new(client.clone()),
+            storage_classes: Informer::new(client.clone()),
+            quotas: Informer::new(client.clone()),
+            counted: WorkQueue::default(),
             ending: WorkQueue::default(),
             due: WorkQueue::default(),
             daemon_failures: Default::default(),
@@ -221,6 +243,9 @@ impl Context {
             self.nodes.synced(),
             self.leases.synced(),
             self.autoscalers.synced(),
+            self.volumes.synced(),
+            self.storage_classes.synced(),
+            self.quotas.synced(),
         );
     }
 
@@ -245,6 +270,9 @@ impl Context {
         spawn(tasks, &self.nodes, shutdown);
         spawn(tasks, &self.leases, shutdown);
         spawn(tasks, &self.autoscalers, shutdown);
+        spawn(tasks, &self.volumes, shutdown);
+        spawn(tasks, &self.storage_classes, shutdown);
+        spawn(tasks, &self.quotas, shutdown);
     }
 }
 
@@ -277,6 +305,9 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "node-lifecycle", 4, node_lifecycle);
         controller!(tasks, context, shutdown, "taint-eviction", 4, eviction);
         controller!(tasks, context, shutdown, "pod-gc", 2, pod_gc);
+        controller!(tasks, context, shutdown, "persistent-volume", 4, volume);
+        controller!(tasks, context, shutdown, "ephemeral-volume", 2, ephemeral_volume);
+        controller!(tasks, context, shutdown, "resource-quota", 2, resource_quota);
         let (collecting, stop) = (context.clone(), shutdown.clone());
         tasks.spawn(async move {
             collecting.synced().await;
