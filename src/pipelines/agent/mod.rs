@@ -1,0 +1,3 @@
+//! The local agent: its work folder and its processes.
+
+pub mod process;
