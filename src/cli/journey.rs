@@ -51,6 +51,7 @@ fn outcome(journey: &Journey) -> String {
         None => "under way".into(),
         Some(JourneyOutcome::Served) => "served".into(),
         Some(JourneyOutcome::Superseded) => "superseded".into(),
+        Some(JourneyOutcome::Completed) => "completed".into(),
         Some(JourneyOutcome::Failed(reason)) => format!("failed: {reason}"),
     }
 }

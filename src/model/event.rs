@@ -4,6 +4,7 @@ use super::{
     endpoint::Endpoint,
     ids::{ComponentName, JourneyId, ServiceName},
     journey::{Hop, JourneyOutcome},
+    pipeline::PipelineRun,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -166,6 +167,11 @@ pub enum EventBody {
         /// How.
         #[serde(flatten)]
         outcome: JourneyOutcome,
+    },
+    /// A pipeline run was queued, went on or ended.
+    PipelineRun {
+        /// The run as it is now.
+        run: PipelineRun,
     },
     /// Something a person should know that stops nothing.
     Warning {

@@ -86,6 +86,8 @@ pub enum JourneyOutcome {
     Failed(String),
     /// A newer save took its place.
     Superseded,
+    /// It came to its end without a deployment.
+    Completed,
 }
 
 /// One change of one service.

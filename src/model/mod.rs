@@ -7,5 +7,6 @@ pub mod ids;
 pub mod image_ref;
 pub mod journey;
 pub mod log;
+pub mod pipeline;
 pub mod quantity;
 pub mod world;

@@ -5,6 +5,7 @@ use super::{
     event::{ComponentState, Event, EventBody, FlowRow, ServiceState},
     ids::{ComponentName, JourneyId, ServiceName},
     journey::{HopRecord, Journey},
+    pipeline::PipelineRun,
 };
 use indexmap::IndexMap;
 use jiff::Timestamp;
@@ -86,6 +87,9 @@ pub struct World {
     pub flow: IndexMap<FlowRow, FlowStatus>,
     /// The last [`REMEMBERED`] journeys, oldest first.
     pub journeys: Vec<Journey>,
+    /// The last [`REMEMBERED`] pipeline runs, oldest first.
+    #[serde(default)]
+    pub pipelines: Vec<PipelineRun>,
     /// The last [`REMEMBERED`] warnings, oldest first.
     pub warnings: Vec<WarningRecord>,
 }
@@ -150,6 +154,13 @@ impl World {
                 if let Some(found) = self.journey_mut(journey) {
                     found.outcome = Some(outcome.clone());
                 }
+            }
+            EventBody::PipelineRun { run } => {
+                match self.pipelines.iter_mut().find(|p| p.id == run.id) {
+                    Some(known) => known.clone_from(run),
+                    None => self.pipelines.push(run.clone()),
+                }
+                trim(&mut self.pipelines);
             }
             EventBody::Warning { subject, message, hint } => {
                 self.warnings.push(WarningRecord {

@@ -6,9 +6,12 @@
 //! (`expression::expand_macros`). The language is documented at
 //! <https://learn.microsoft.com/azure/devops/pipelines/yaml-schema>.
 
+pub mod agent;
 pub mod error;
 pub mod expression;
+pub mod logging;
 pub mod plan;
+pub mod store;
 
 pub use error::{Location, PipelineError};
 pub use plan::{Plan, TemplateSource};

@@ -61,6 +61,7 @@ pub fn mood(journey: &Journey) -> Mood {
         Some(JourneyOutcome::Served) => Mood::Good,
         Some(JourneyOutcome::Failed(_)) => Mood::Bad,
         Some(JourneyOutcome::Superseded) => Mood::Idle,
+        Some(JourneyOutcome::Completed) => Mood::Good,
     }
 }
 
@@ -71,6 +72,7 @@ pub fn outcome(journey: &Journey) -> String {
         Some(JourneyOutcome::Served) => "served".into(),
         Some(JourneyOutcome::Failed(_)) => "failed".into(),
         Some(JourneyOutcome::Superseded) => "superseded".into(),
+        Some(JourneyOutcome::Completed) => "completed".into(),
     }
 }
 

@@ -1,3 +1,5 @@
-//! The local agent: its work folder and its processes.
+//! The local agent: its work folder, its processes and its git.
 
+pub mod git;
+pub mod pool;
 pub mod process;
