@@ -9,6 +9,7 @@
 pub mod error;
 pub mod expression;
 pub mod plan;
+pub mod yaml;
 
 pub use error::{Location, PipelineError};
 pub use plan::{Plan, TemplateSource};
