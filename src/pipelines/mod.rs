@@ -7,11 +7,20 @@
 //! <https://learn.microsoft.com/azure/devops/pipelines/yaml-schema>.
 
 pub mod agent;
+pub mod artifacts;
+pub mod engine;
+pub mod environments;
 pub mod error;
 pub mod expression;
 pub mod logging;
 pub mod plan;
+pub mod run;
+pub mod service;
+pub mod steps;
 pub mod store;
+pub mod yaml;
 
+pub use engine::{ClusterConnection, GitHost, GroupVariable, PipelinesConfig, RegistryConnection};
 pub use error::{Location, PipelineError};
 pub use plan::{Plan, TemplateSource};
+pub use service::Pipelines;
