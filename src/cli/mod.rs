@@ -16,6 +16,7 @@ mod kubeconfig;
 mod logs;
 mod open;
 mod output;
+mod pipeline;
 mod status;
 mod token;
 mod up;
@@ -82,6 +83,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Kubeconfig(args) => kubeconfig::run(&context, &args),
         Verb::Env => kubeconfig::env(&context).await,
         Verb::Image(args) => image::run(&context, args).await,
+        Verb::Pipeline(args) => pipeline::run(&context, args).await,
         Verb::Fidelity(args) => fidelity::run(&context, &args),
         Verb::Doctor(args) => doctor::run(&args).await,
         Verb::Demo(args) => demo::run(args).await,

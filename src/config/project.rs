@@ -46,6 +46,8 @@ pub struct Config {
     pub identity_port: Option<u16>,
     /// Port asked for the ingress.
     pub ingress_port: Option<u16>,
+    /// Pipelines.
+    pub pipelines: raw::Pipelines,
     /// Services, each after those it depends on.
     pub services: Vec<ServiceConfig>,
 }
@@ -226,6 +228,7 @@ impl Validator<'_> {
             cluster_admin_groups: project.identity.cluster_admin_groups,
             identity_port: project.identity.port,
             ingress_port: project.ingress.port,
+            pipelines: project.pipelines,
             services,
         }
     }

@@ -32,6 +32,9 @@ pub enum SimulatorError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The pipelines.
+    #[error(transparent)]
+    Pipelines(#[from] crate::pipelines::service::PipelinesError),
     /// The database server.
     #[error(transparent)]
     Database(#[from] DatabaseError),

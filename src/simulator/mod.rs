@@ -12,6 +12,7 @@ mod file_sync;
 mod images;
 mod nodes;
 mod objects;
+mod pipelines;
 mod secrets;
 mod start;
 mod state;

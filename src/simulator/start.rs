@@ -2,7 +2,7 @@
 
 use super::{
     Environment, SimulatorError, commands, directory, file_sync::ContainerSync, images::BuiltinPackager, nodes,
-    objects, secrets, state::State,
+    objects, pipelines, secrets, state::State,
 };
 use crate::{
     cluster::kubeconfig::{self, Context as KubeContext, User},
@@ -262,7 +262,7 @@ async fn start(
     let builder = ImageBuilder::new(ImageBuilderConfig {
         cache_dir: home.cache().join("images"),
         exe: options.exe.clone(),
-        http,
+        http: http.clone(),
         credentials,
     })?;
 
@@ -299,6 +299,18 @@ async fn start(
         dialer: node.dialer(),
     })?;
     supervisor.start(ingress, url("ingress", https(ingress_address)), DEADLINE).await?;
+    let connections = pipelines::Connections {
+        git: None,
+        http,
+        images: builder.clone(),
+        login_server: environment.registry.host.clone(),
+        registry: admin_user,
+        client: admin.clone(),
+        dialer: node.dialer(),
+    };
+    let pipelines = pipelines::bind(config, home, state, &pki, connections).await?;
+    let pipelines_url = https(pipelines.address());
+    supervisor.start(pipelines, url("pipelines", pipelines_url), DEADLINE).await?;
     for (what, hint) in node.reductions() {
         recorder.record(EventBody::Warning { subject: "node".into(), message: what, hint: Some(hint) });
     }

@@ -14,7 +14,7 @@ pub mod step;
 pub mod variables;
 
 pub use job::{JobContext, JobState};
-pub use journey::RunJourney;
+pub use journey::{RunJourney, first_error, state_name};
 pub use step::{StepContext, TaskError};
 
 use super::{

@@ -1,12 +1,13 @@
 //! What conditions and `$[ ]` see while a run is under way.
 
 use crate::pipelines::{
-    expression::{Scope, Value},
+    expression::{Scope, Value, status_function},
     store::{
         RunStore,
         record::{JobRecord, Outcome, RunRecord, StageRecord},
     },
 };
+use std::ops::RangeInclusive;
 
 /// Results that a condition asks about: those of all dependencies, direct or not.
 pub struct Dependencies {
@@ -61,23 +62,30 @@ impl Scope for RunScope<'_> {
         }
     }
 
-    fn call(&self, name: &str, arguments: &[Value]) -> Option<Result<Value, String>> {
-        let ask = |test: &dyn Fn(&[Option<Outcome>]) -> bool| {
-            Some(self.named(arguments).map(|results| Value::Boolean(test(&results))))
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "always" => Some(Ok(true.into())),
-            "canceled" => Some(Ok(self.canceled.into())),
-            "succeeded" => ask(&|r| !self.canceled && r.iter().all(|o| o.is_some_and(Outcome::good))),
-            "failed" => ask(&|r| !self.canceled && r.iter().any(|o| matches!(o, Some(Outcome::Failed | Outcome::Lost)))),
-            "succeededorfailed" => ask(&|r| {
-                !self.canceled
-                    && (arguments.is_empty()
-                        || r.iter().any(|o| matches!(o, Some(o) if o.good() || matches!(o, Outcome::Failed | Outcome::Lost))))
-            }),
-            "counter" => Some(self.counter(arguments)),
-            _ => None,
+    fn function(&self, name: &str) -> Option<RangeInclusive<usize>> {
+        if name.eq_ignore_ascii_case("counter") {
+            return Some(0..=2);
         }
+        status_function(name, false)
+    }
+
+    fn call(&self, name: &str, arguments: &[Value]) -> Result<Value, String> {
+        let bad = |o: &Option<Outcome>| matches!(o, Some(Outcome::Failed | Outcome::Lost));
+        let good = |o: &Option<Outcome>| o.is_some_and(Outcome::good);
+        let name = name.to_ascii_lowercase();
+        let results = match name.as_str() {
+            "always" => return Ok(true.into()),
+            "canceled" => return Ok(self.canceled.into()),
+            "counter" => return self.counter(arguments),
+            _ => self.named(arguments)?,
+        };
+        let holds = match name.as_str() {
+            "succeeded" => results.iter().all(good),
+            "failed" => results.iter().any(bad),
+            "succeededorfailed" => arguments.is_empty() || results.iter().any(|o| good(o) || bad(o)),
+            _ => return Err(format!("Unrecognized value: '{name}'")),
+        };
+        Ok((holds && !self.canceled).into())
     }
 }
 
@@ -104,16 +112,20 @@ impl Scope for StepScope {
         name.eq_ignore_ascii_case("variables").then(|| self.variables.clone())
     }
 
-    fn call(&self, name: &str, _: &[Value]) -> Option<Result<Value, String>> {
+    fn function(&self, name: &str) -> Option<RangeInclusive<usize>> {
+        status_function(name, true)
+    }
+
+    fn call(&self, name: &str, _: &[Value]) -> Result<Value, String> {
         let value = match name.to_ascii_lowercase().as_str() {
             "always" => true,
             "canceled" => self.status == Outcome::Canceled,
             "succeeded" => self.status.good(),
             "failed" => self.status == Outcome::Failed,
             "succeededorfailed" => self.status != Outcome::Canceled,
-            _ => return None,
+            _ => return Err(format!("Unrecognized value: '{name}'")),
         };
-        Some(Ok(value.into()))
+        Ok(value.into())
     }
 }
 
