@@ -11,6 +11,7 @@ mod identity;
 mod images;
 mod imports;
 mod kubectl;
+mod pipelines_plan;
 mod registry;
 mod rollout;
 mod rootless;
