@@ -12,6 +12,7 @@ mod images;
 mod imports;
 mod kubectl;
 mod pipelines;
+mod pipelines_plan;
 mod registry;
 mod rollout;
 mod rootless;

@@ -1,10 +1,6 @@
 //! The general functions.
 
-use super::{
-    ExpressionError, Value,
-    date::format_date,
-    value::{fold, same_text},
-};
+use super::{ExpressionError, Value, date::format_date, value::fold};
 use std::{cmp::Ordering, ops::RangeInclusive};
 
 /// Functions that every expression has, with the number of arguments they take.
@@ -181,6 +177,5 @@ mod tests {
     fn names_are_found_without_case() {
         assert_eq!(arity("CONTAINSVALUE"), Some(2..=2));
         assert_eq!(arity("counter"), None);
-        assert!(same_text("a", "A"));
     }
 }
