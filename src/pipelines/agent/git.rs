@@ -124,10 +124,17 @@ impl Mirrors {
         if !git_dir.join("HEAD").exists() {
             self.git(&git_dir, url, &["init", "--quiet", "--bare", "."]).await?;
         }
-        self.git(&git_dir, url, &["fetch", "--quiet", "--force", "--no-tags", "--no-auto-gc", "--", url, reference])
-            .await?;
-        let head = self.git(&git_dir, url, &["rev-parse", "--verify", "--quiet", "FETCH_HEAD^{commit}"]).await?;
+        // A name of its own: fetches of the same repository may run side by side.
+        let mine = format!("refs/aksim/fetch-{:016x}", rand::random::<u64>());
+        let pair = format!("+{reference}:{mine}");
+        let fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-auto-gc", "--no-write-fetch-head", "--", url, &pair];
+        self.git(&git_dir, url, &fetch).await?;
+        let tip = format!("{mine}^{{commit}}");
+        let head = self.git(&git_dir, url, &["rev-parse", "--verify", "--quiet", &tip]).await?;
         let commit = String::from_utf8_lossy(&head.stdout).trim().to_owned();
+        // Kept by its commit, so that names do not pile up.
+        self.git(&git_dir, url, &["update-ref", &format!("refs/aksim/commit-{commit}"), &commit]).await?;
+        self.git(&git_dir, url, &["update-ref", "-d", &mine]).await?;
         Ok(Snapshot { git_dir, commit, others: Some(url.to_owned()), mirrors: self.clone() })
     }
 

@@ -408,7 +408,8 @@ impl JobContext {
     /// Environment of a process of the job: the service's own, variables, and the mark of the job.
     pub(super) fn environment(&self) -> BTreeMap<String, String> {
         let mut environment: BTreeMap<String, String> =
-            std::env::vars().filter(|(key, _)| !key.starts_with("AKSIM_") && !key.starts_with("GIT_")).collect();
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+        environment.retain(|key, _| !key.starts_with("AKSIM_") && !key.starts_with("GIT_"));
         let state = self.state.lock();
         environment.extend(state.variables.environment());
         environment.insert(LOOKUP_VARIABLE.to_owned(), self.lookup.clone());

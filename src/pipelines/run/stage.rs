@@ -140,6 +140,10 @@ impl RunContext {
     async fn job(self: Arc<Self>, stage_index: usize, job_index: usize, variables: &Variables) -> Outcome {
         let stage = &self.plan.stages[stage_index];
         let job = &stage.jobs[job_index];
+        if job.pool.as_ref().is_some_and(|p| p.server) {
+            // Refused before the run, unless it was to be left out.
+            return self.end_records(stage, job, Outcome::Skipped, "server jobs are not run by the local agent");
+        }
         let decided = self.decide_job(stage, job, variables);
         let legs = match decided {
             Ok(Some(variables)) => legs::of(&self, stage, job, &variables).map(|legs| (legs, variables)),

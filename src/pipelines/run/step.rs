@@ -3,7 +3,7 @@
 use super::{
     commands, condition,
     job::{HOOK_MARK, JobContext},
-    variables::{Variables, environment_name},
+    variables::Variables,
 };
 use crate::pipelines::{
     agent::process::{self, ProcessError, ProcessSpec, Source},
@@ -328,12 +328,6 @@ impl StepContext<'_> {
         let state = self.job.state.lock();
         for (key, value) in &self.step.env {
             environment.insert(key.clone(), state.variables.expand(value));
-        }
-        for (key, value) in self.call.iter().flat_map(|c| &c.inputs) {
-            let name = environment_name(key);
-            if !name.is_empty() && !value.contains('\0') && !state.variables.iter().any(|v| v.secret && value.contains(&v.value)) {
-                environment.insert(format!("INPUT_{name}"), value.clone());
-            }
         }
         environment.retain(|key, value| !key.is_empty() && !key.contains(['=', '\0']) && !value.contains('\0'));
         environment

@@ -162,7 +162,7 @@ impl Work<'_, '_> {
         image: Option<ImageRef>,
     ) -> Result<(), TaskError> {
         let run = &self.step.job.run;
-        let seconds = self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).unwrap_or(600);
+        let seconds = self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0).unwrap_or(600);
         let name = target.deployment.clone();
         self.step.log.command(&format!("rollout status deployment/{name} --timeout {seconds}s"));
         let tell = |state, message: &str| {
