@@ -15,12 +15,14 @@
 //! | [`identity`] | Microsoft Entra ID: discovery, keys, tokens, flows, directory |
 //! | [`database`] | Azure Database for MySQL flexible server over a real mysqld or mariadbd |
 //! | [`node`] | containers, pod network, volumes, kubelet, service proxy, cluster DNS |
+//! | [`git`] | Git host: smart HTTP, webhooks, commit statuses |
 //! | [`images`] | Dockerfile → OCI image |
 //! | [`ingress`] | L7 front door on loopback |
 //! | [`controllers`] | kube-rs controllers and the scheduler |
 //! | [`cluster`] | cluster providers and rollout |
 //! | [`devloop`] | watch, plan, cycle: the inner loop |
 //! | [`pipelines`] | Azure Pipelines: `azure-pipelines.yml` → plan → run |
+//! | [`scenarios`] | scenario files: load → run; steps, checks, faults |
 //! | [`simulator`] | composition root: builds and wires the components of an environment |
 //! | [`dashboard`] | terminal dashboard |
 //! | [`cli`] | command line |
@@ -32,6 +34,7 @@ pub mod controllers;
 pub mod dashboard;
 pub mod database;
 pub mod devloop;
+pub mod git;
 pub mod identity;
 pub mod images;
 pub mod ingress;
@@ -41,4 +44,5 @@ pub mod node;
 pub mod pipelines;
 pub mod registry;
 pub mod runtime;
+pub mod scenarios;
 pub mod simulator;

@@ -1,6 +1,9 @@
 //! The command line as one table.
 
-use super::output::Format;
+use super::{
+    git::{CredentialArgs, GitArgs},
+    output::Format,
+};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -60,6 +63,11 @@ pub enum Verb {
     Kubeconfig(KubeconfigArgs),
     /// Shell variables for tools that run beside the environment.
     Env,
+    /// The Git host: statuses, tokens, webhooks.
+    Git(GitArgs),
+    /// Credential helper of git for the Git host.
+    #[command(hide = true)]
+    GitCredential(CredentialArgs),
     /// Images: base images for builds.
     Image(ImageArgs),
     /// Pipelines: run, list, logs, cancel, approve, plan.
@@ -68,6 +76,8 @@ pub enum Verb {
     Fidelity(FidelityArgs),
     /// What this machine has and lacks.
     Doctor(DoctorArgs),
+    /// Scenarios: a demonstration, a test and a lab in one file.
+    Scenario(ScenarioArgs),
     /// The sample shop, from a saved file to a served request.
     Demo(DemoArgs),
     /// JSON schema of aksim.toml.
@@ -221,6 +231,8 @@ pub struct ImageArgs {
 pub enum ImageVerb {
     /// Images that builds can start from.
     List(OutputArgs),
+    /// Build a Dockerfile, and push the image to the environment's registry if asked.
+    Build(ImageBuildArgs),
     /// Take in an OCI archive or layout, or a `docker save` archive.
     Import {
         /// Archive or folder.
@@ -231,6 +243,32 @@ pub enum ImageVerb {
     },
     /// Remove build cache and images nothing uses.
     Prune,
+}
+
+/// `aksim image build`
+#[derive(Debug, Args)]
+pub struct ImageBuildArgs {
+    /// Build context.
+    #[arg(default_value = ".", value_name = "CONTEXT")]
+    pub context: PathBuf,
+    /// Name of the image; can be given more than once.
+    #[arg(long = "tag", short = 't', required = true, value_name = "NAME")]
+    pub tags: Vec<String>,
+    /// Dockerfile; `Dockerfile` in the context when absent.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Stage to build; the last when absent.
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Build argument, `NAME=VALUE`; `NAME` alone takes the value from the environment.
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    pub build_args: Vec<String>,
+    /// Do every step again.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Push it to the registry of the running environment.
+    #[arg(long)]
+    pub push: bool,
 }
 
 /// `aksim fidelity`
@@ -267,6 +305,52 @@ pub struct DemoArgs {
     /// Working folder; a new one in the temporary folder when absent.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// `aksim scenario`
+#[derive(Debug, Args)]
+pub struct ScenarioArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: ScenarioVerb,
+}
+
+/// `aksim scenario …`
+#[derive(Debug, Subcommand)]
+pub enum ScenarioVerb {
+    /// Those that come with aksim and those in the project's folder `scenarios`.
+    List(OutputArgs),
+    /// The file of one, once it is right.
+    Show {
+        /// Name, or path of a file.
+        name: String,
+    },
+    /// Carry one out against the running environment.
+    Run(ScenarioRunArgs),
+}
+
+/// `aksim scenario run`
+#[derive(Debug, Args)]
+pub struct ScenarioRunArgs {
+    /// Name, or path of a file.
+    pub name: String,
+    /// Apply the solutions instead of waiting for somebody to.
+    #[arg(long)]
+    pub auto: bool,
+    /// Another value of a parameter; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub set: Vec<(String, String)>,
+    /// Seed of the faults' choices instead of the file's.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Form of the report on stdout.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: super::scenario::ReportFormat,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `aksim completion`

@@ -34,12 +34,19 @@ pub fn line(event: &Event) -> Option<String> {
         EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => {
             return None;
         }
-        EventBody::Warning { subject, message, hint } => {
-            let hint = hint.as_deref().map(|h| format!(" (hint: {h})")).unwrap_or_default();
-            format!("warning: {subject}: {message}{hint}")
+        EventBody::PipelineRun { run } => {
+            let state = run.result.as_deref().unwrap_or(&run.state);
+            format!("{} #{} {state} ({})", run.pipeline, run.name, run.message)
         }
+        EventBody::Warning { subject, message, hint } => warning(subject, message, hint.as_deref()),
     };
     Some(format!("{time} {text}"))
+}
+
+/// A warning as one line.
+pub fn warning(subject: &str, message: &str, hint: Option<&str>) -> String {
+    let hint = hint.map(|h| format!(" (hint: {h})")).unwrap_or_default();
+    format!("warning: {subject}: {message}{hint}")
 }
 
 fn join(parts: &[&str]) -> String {

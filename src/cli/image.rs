@@ -1,5 +1,7 @@
 //! `aksim image`.
 
+mod build;
+
 use super::{
     args::{ImageArgs, ImageVerb},
     context::Context,
@@ -22,14 +24,30 @@ pub async fn run(context: &Context, args: ImageArgs) -> Result<(), Failure> {
     let name = context.config().map_or_else(|_| EnvironmentName::from("aksim"), |config| config.name);
     let home = Home::locate(&name)
         .ok_or_else(|| Failure::new(Code::Environment, "there is no folder for images: HOME is not set"))?;
+    // A registry is needed to push, and reached for base images where it runs.
+    let reach = match &args.verb {
+        ImageVerb::Build(build) => match build::registry_access(context).await {
+            Err(failure) if build.push => return Err(failure),
+            reached => reached.ok(),
+        },
+        _ => None,
+    };
+    let (http, credentials) = match reach {
+        Some(reach) => reach,
+        None => (
+            reqwest::Client::builder().tls_backend_preconfigured(trust()?).build().map_err(Failure::other)?,
+            Credentials::default(),
+        ),
+    };
     let builder = ImageBuilder::new(ImageBuilderConfig {
         cache_dir: home.cache().join("images"),
         exe: std::env::current_exe()?,
-        http: reqwest::Client::builder().tls_backend_preconfigured(trust()?).build().map_err(Failure::other)?,
-        credentials: Credentials::default(),
+        http,
+        credentials,
     })
     .map_err(Failure::other)?;
     match args.verb {
+        ImageVerb::Build(args) => build::run(&builder, args).await,
         ImageVerb::List(args) => {
             let images = builder.list().map_err(Failure::other)?;
             let table = |_| {

@@ -51,7 +51,7 @@ fn outcome(journey: &Journey) -> String {
         None => "under way".into(),
         Some(JourneyOutcome::Served) => "served".into(),
         Some(JourneyOutcome::Superseded) => "superseded".into(),
-        Some(JourneyOutcome::Completed) => "completed".into(),
+        Some(JourneyOutcome::Completed) => "completed, nothing deployed".into(),
         Some(JourneyOutcome::Failed(reason)) => format!("failed: {reason}"),
     }
 }

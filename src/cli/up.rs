@@ -21,6 +21,7 @@ use crate::{
 };
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use std::{
     io::Write,
     os::unix::process::CommandExt,
@@ -103,6 +104,7 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tasks = JoinSet::new();
+    let begun = Timestamp::now();
     let starting = Simulator::start(config, home, options);
     let mut simulator = tokio::select! {
         started = starting => started?,
@@ -110,7 +112,7 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
         _ = terminate.recv() => return Err(Failure::new(Code::Interrupted, "terminated")),
     };
     if !show.dashboard {
-        tasks.spawn(print_events(simulator.recorder().clone(), show.detached));
+        tasks.spawn(print_events(simulator.recorder().clone(), begun, show.detached));
         if show.detached {
             tasks.spawn(print_build_output(simulator.build_output()));
         }
@@ -187,12 +189,16 @@ async fn show_dashboard(source: ControlSource, stop: CancellationToken, left: Ca
     left.cancel();
 }
 
-async fn print_events(recorder: Recorder, to_stdout: bool) {
+async fn print_events(recorder: Recorder, begun: Timestamp, to_stdout: bool) {
     let mut events = recorder.subscribe();
     // What happened before anybody could listen.
-    for (name, status) in &recorder.world().components {
+    let world = recorder.world();
+    for (name, status) in &world.components {
         let urls: Vec<&str> = status.endpoints.iter().map(|e| e.url.as_str()).collect();
         emit(&format!("{name} {} {}", super::status::component_state(status.state), urls.join(" ")), to_stdout);
+    }
+    for warning in world.warnings.iter().filter(|warning| warning.at >= begun) {
+        emit(&events::warning(&warning.subject, &warning.message, warning.hint.as_deref()), to_stdout);
     }
     loop {
         match events.recv().await {

@@ -5,16 +5,20 @@
 //! `reconcile(context, key)` that reads the shared caches and brings one object a step closer to
 //! what it should be. Decisions are pure functions in `plan` modules.
 //!
-//! Not here yet, to be added the same way (one module, one line in `start`): StatefulSet,
-//! DaemonSet, CronJob, PodDisruptionBudget, ResourceQuota, CertificateSigningRequest approval,
-//! mirroring of hand-written Endpoints, preemption.
+//! Not here yet, to be added the same way (one module, one line in `start`): ResourceQuota,
+//! CertificateSigningRequest approval, mirroring of hand-written Endpoints, preemption.
 
+pub mod clock;
+pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod error;
 pub mod events;
 pub mod eviction;
 pub mod gc;
+pub mod history;
 pub mod hpa;
 pub mod informer;
 pub mod job;
@@ -28,18 +32,20 @@ pub mod queue;
 pub mod replicaset;
 pub mod scheduler;
 pub mod service_account;
+pub mod statefulset;
 
 use crate::runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use error::ControllerError;
 use informer::{Cached, Informer, ObjectKey};
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
     autoscaling::v2::HorizontalPodAutoscaler,
-    batch::v1::Job,
+    batch::v1::{CronJob, Job},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount},
+    core::v1::{ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::runtime::watcher;
 use pod::Pod;
@@ -67,6 +73,8 @@ pub struct ControllersConfig {
     pub hpa_cpu_initialization: Duration,
     /// How long after its start a pod that was never ready counts as not ready.
     pub hpa_initial_readiness_delay: Duration,
+    /// The time of day by which CronJobs start.
+    pub clock: clock::Clock,
 }
 
 impl Default for ControllersConfig {
@@ -80,6 +88,7 @@ impl Default for ControllersConfig {
             hpa_tolerance: 0.1,
             hpa_cpu_initialization: Duration::from_secs(300),
             hpa_initial_readiness_delay: Duration::from_secs(30),
+            clock: clock::Clock::default(),
         }
     }
 }
@@ -92,7 +101,13 @@ pub struct Context {
     pub(crate) pods: Informer<Pod>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) stateful_sets: Informer<StatefulSet>,
+    pub(crate) daemon_sets: Informer<DaemonSet>,
+    pub(crate) revisions: Informer<ControllerRevision>,
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
     pub(crate) jobs: Informer<Job>,
+    pub(crate) cron_jobs: Informer<CronJob>,
+    pub(crate) budgets: Informer<PodDisruptionBudget>,
     pub(crate) services: Informer<Service>,
     pub(crate) endpoint_slices: Informer<EndpointSlice>,
     pub(crate) endpoints: Informer<Endpoints>,
@@ -106,6 +121,9 @@ pub struct Context {
     pub(crate) autoscalers: Informer<HorizontalPodAutoscaler>,
     /// Namespaces that are being deleted and may have become empty.
     pub(crate) ending: WorkQueue<ObjectKey>,
+    /// CronJobs to look at, also when the clock is set.
+    pub(crate) due: WorkQueue<ObjectKey>,
+    pub(crate) daemon_failures: daemonset::Failures,
     pub(crate) heartbeats: node_lifecycle::Heartbeats,
     pub(crate) first_seen: eviction::FirstSeen,
     pub(crate) histories: hpa::Histories,
@@ -118,7 +136,13 @@ impl Context {
             pods: Informer::with(client.clone(), watcher::Config::default(), pod::slim, pod::index),
             replica_sets: Informer::by_controller(client.clone()),
             deployments: Informer::new(client.clone()),
+            stateful_sets: Informer::new(client.clone()),
+            daemon_sets: Informer::new(client.clone()),
+            revisions: Informer::by_controller(client.clone()),
+            claims: Informer::new(client.clone()),
             jobs: Informer::new(client.clone()),
+            cron_jobs: Informer::new(client.clone()),
+            budgets: Informer::new(client.clone()),
             services: Informer::new(client.clone()),
             endpoint_slices: Informer::new(client.clone()),
             endpoints: Informer::new(client.clone()),
@@ -132,6 +156,8 @@ impl Context {
             leases: Informer::selected(client.clone(), only(&format!("metadata.namespace={}", node_lifecycle::LEASES))),
             autoscalers: Informer::new(client.clone()),
             ending: WorkQueue::default(),
+            due: WorkQueue::default(),
+            daemon_failures: Default::default(),
             heartbeats: Default::default(),
             first_seen: Default::default(),
             histories: Default::default(),
@@ -180,6 +206,12 @@ impl Context {
             self.replica_sets.synced(),
             self.deployments.synced(),
             self.jobs.synced(),
+            self.stateful_sets.synced(),
+            self.daemon_sets.synced(),
+            self.revisions.synced(),
+            self.claims.synced(),
+            self.cron_jobs.synced(),
+            self.budgets.synced(),
             self.services.synced(),
             self.endpoint_slices.synced(),
             self.endpoints.synced(),
@@ -198,6 +230,12 @@ impl Context {
         spawn(tasks, &self.replica_sets, shutdown);
         spawn(tasks, &self.deployments, shutdown);
         spawn(tasks, &self.jobs, shutdown);
+        spawn(tasks, &self.stateful_sets, shutdown);
+        spawn(tasks, &self.daemon_sets, shutdown);
+        spawn(tasks, &self.revisions, shutdown);
+        spawn(tasks, &self.claims, shutdown);
+        spawn(tasks, &self.cron_jobs, shutdown);
+        spawn(tasks, &self.budgets, shutdown);
         spawn(tasks, &self.services, shutdown);
         spawn(tasks, &self.endpoint_slices, shutdown);
         spawn(tasks, &self.endpoints, shutdown);
@@ -227,7 +265,12 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "deployment", 4, deployment);
         controller!(tasks, context, shutdown, "replicaset", 8, replicaset);
         controller!(tasks, context, shutdown, "endpoints", 8, endpoints);
+        controller!(tasks, context, shutdown, "statefulset", 4, statefulset);
+        controller!(tasks, context, shutdown, "daemonset", 2, daemonset);
         controller!(tasks, context, shutdown, "job", 4, job);
+        controller!(tasks, context, shutdown, "cronjob", 4, cronjob);
+        tasks.spawn(cronjob::follow_clock(context.clone(), shutdown.clone()));
+        controller!(tasks, context, shutdown, "disruption", 2, disruption);
         controller!(tasks, context, shutdown, "horizontal-pod-autoscaler", 4, hpa);
         controller!(tasks, context, shutdown, "namespace", 4, namespace);
         controller!(tasks, context, shutdown, "service-account", 2, service_account);

@@ -14,6 +14,7 @@ use crate::model::{
     ids::{JourneyId, ServiceName},
     journey::Journey,
     log::LogLine,
+    pipeline::PipelineRun,
     world::World,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -105,6 +106,8 @@ pub struct App {
     pub service: usize,
     /// The selected journey; the newest when `None`.
     pub journey: Option<JourneyId>,
+    /// The selected run of a pipeline; the newest when `None`.
+    pub run: Option<u64>,
     /// Whether details of the selected row fill the tab.
     pub details: bool,
     /// First line shown of what scrolls: details, help.
@@ -130,6 +133,7 @@ impl App {
             filters: Default::default(),
             service: 0,
             journey: None,
+            run: None,
             details: false,
             scroll: 0,
             logs: LogsView::default(),
@@ -191,6 +195,21 @@ impl App {
     pub fn selected_journey(&self) -> usize {
         let shown = self.shown_journeys();
         self.journey.as_ref().and_then(|id| shown.iter().position(|j| &j.id == id)).unwrap_or(0)
+    }
+
+    /// Runs that the filter lets through, newest first.
+    pub fn shown_runs(&self) -> Vec<&PipelineRun> {
+        let filter = self.filters[Tab::Pipelines as usize].to_lowercase();
+        let fits = |run: &&PipelineRun| {
+            [&run.name, &run.branch, &run.message].iter().any(|text| text.to_lowercase().contains(&filter))
+        };
+        self.world.pipelines.iter().rev().filter(fits).collect()
+    }
+
+    /// Index of the selected run among those shown.
+    pub fn selected_run(&self) -> usize {
+        let shown = self.shown_runs();
+        self.run.and_then(|id| shown.iter().position(|run| run.id == id)).unwrap_or(0)
     }
 
     /// Says something in the footer.
@@ -276,6 +295,7 @@ impl App {
         match self.tab {
             Tab::Services => self.selected_service().is_some(),
             Tab::Journeys => !self.shown_journeys().is_empty(),
+            Tab::Pipelines => !self.shown_runs().is_empty(),
             _ => false,
         }
     }
@@ -289,6 +309,10 @@ impl App {
                 let index = moved(self.selected_journey(), self.shown_journeys().len());
                 // The newest stays selected while newer ones come.
                 self.journey = self.shown_journeys().get(index).filter(|_| index > 0).map(|j| j.id.clone());
+            }
+            Tab::Pipelines if !self.details => {
+                let index = moved(self.selected_run(), self.shown_runs().len());
+                self.run = self.shown_runs().get(index).filter(|_| index > 0).map(|run| run.id);
             }
             Tab::Logs => self.logs.step(by, &self.filters[Tab::Logs as usize]),
             _ => {
@@ -330,7 +354,7 @@ impl App {
             Some(p) if p.purpose == Purpose::Filter => {
                 self.filters[self.tab as usize] = p.text.clone();
                 self.service = 0;
-                self.journey = None;
+                (self.journey, self.run) = (None, None);
             }
             Some(p) if p.purpose == Purpose::Search => self.logs.search = p.text.clone(),
             _ => {}

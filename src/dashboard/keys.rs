@@ -43,7 +43,7 @@ pub enum Action {
 
 /// A row of the key table, for the help tab.
 pub const KEYS: &[(&str, &str)] = &[
-    ("1-5  tab", "switch tab"),
+    ("1-6  tab", "switch tab"),
     ("j k  arrows", "down, up"),
     ("g G", "first, last"),
     ("^d ^u", "half a page down, up"),

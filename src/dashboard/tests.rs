@@ -12,6 +12,7 @@ use crate::model::{
     event::{ComponentState, Event, EventBody, FlowRow, ServiceState},
     journey::{Hop, JourneyOutcome},
     log::{LogLine, LogQuery},
+    pipeline::{PipelineRun, PipelineStage},
     world::World,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -108,6 +109,10 @@ fn events() -> Vec<(Timestamp, EventBody)> {
         &[(Hop::Saved, 0, "")],
         JourneyOutcome::Failed(reason.into()),
     ));
+    let stages = [("Build", "Succeeded"), ("Test", "Failed"), ("Deploy", "Skipped")];
+    events.push((ago(400_000), pipeline_run(7, "Faster checkout", 480_000, Some("Failed"), &stages)));
+    let stages = [("Build", "Succeeded"), ("Test", "Succeeded"), ("Deploy", "")];
+    events.push((ago(20_000), pipeline_run(8, "Faster checkout, with its test", 75_000, None, &stages)));
     events.push((ago(6_000), service("orders", ServiceState::Failed, "sha256:0", &format!("\u{1b}[31m{reason}"), "")));
     events.push((
         ago(4_000),
@@ -118,6 +123,32 @@ fn events() -> Vec<(Timestamp, EventBody)> {
         },
     ));
     events
+}
+
+/// A run that was queued `began` milliseconds ago; a stage without result goes on.
+fn pipeline_run(id: u64, message: &str, began: i64, result: Option<&str>, stages: &[(&str, &str)]) -> EventBody {
+    let state = |ended: bool| if ended { "completed" } else { "inProgress" }.to_owned();
+    let stage = |(name, result): &(&str, &str)| PipelineStage {
+        name: (*name).into(),
+        state: state(!result.is_empty()),
+        result: (!result.is_empty()).then(|| (*result).into()),
+    };
+    EventBody::PipelineRun {
+        run: PipelineRun {
+            id,
+            name: format!("20260301.{id}"),
+            pipeline: "shop".into(),
+            branch: "main".into(),
+            commit: "3fa9c1d27b60e5aa013fa9c1d27b60e5aa010000".into(),
+            message: message.into(),
+            reason: "IndividualCI".into(),
+            state: state(result.is_some()),
+            result: result.map(str::to_owned),
+            queued: ago(began),
+            finished: result.map(|_| ago(began - 65_000)),
+            stages: stages.iter().map(stage).collect(),
+        },
+    }
 }
 
 fn journey(
@@ -253,7 +284,7 @@ fn keys_move_between_tabs() {
     let mut app = app();
     press(&mut app, "3");
     assert_eq!(app.tab, Tab::Logs);
-    press(&mut app, "tab tab tab");
+    press(&mut app, "tab tab tab tab");
     assert_eq!(app.tab, Tab::Flow);
     press(&mut app, "?");
     assert_eq!(app.tab, Tab::Help);
@@ -299,6 +330,21 @@ fn a_selected_journey_stays_selected() {
     assert_eq!(app.shown_journeys()[2].id.as_str(), "22222222bbbb");
     press(&mut app, "g");
     assert_eq!(app.shown_journeys()[app.selected_journey()].id.as_str(), "44444444dddd");
+}
+
+#[test]
+fn a_selected_run_stays_selected_and_is_found() {
+    let mut app = app();
+    press(&mut app, "5 j");
+    assert_eq!(app.shown_runs()[app.selected_run()].id, 7);
+    let mut world = world();
+    world.apply(&Event { seq: 100, at: now(), body: pipeline_run(9, "More", 0, None, &[]) });
+    app.update(Message::World(Arc::new(world)));
+    assert_eq!(app.shown_runs()[app.selected_run()].id, 7);
+    press(&mut app, "/ its space test enter");
+    assert_eq!(app.shown_runs().iter().map(|run| run.id).collect::<Vec<_>>(), [8]);
+    press(&mut app, "esc :runs enter");
+    assert_eq!(app.tab, Tab::Pipelines);
 }
 
 #[test]

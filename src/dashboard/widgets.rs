@@ -37,7 +37,7 @@ pub fn header(app: &App, area: Rect, frame: &mut Frame<'_>) {
     let narrow = area.width < 72;
     for (index, tab) in Tab::ALL.iter().enumerate() {
         let label = match (narrow, *tab == app.tab) {
-            (true, false) => format!(" {} ", index + 1),
+            (true, false) => format!(" {}", index + 1),
             _ => format!(" {} {} ", index + 1, tab.title()),
         };
         let style = if *tab == app.tab { theme.selected() } else { theme.quiet() };

@@ -62,12 +62,10 @@ impl Accounts {
         };
         let before = accounts.len();
         for user in [ADMIN, SUPERUSER].into_iter().chain(schemas.iter().map(|s| s.user.as_str())) {
-            let password = || Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH);
-            accounts.entry(user.to_owned()).or_insert_with(password);
+            accounts.entry(user.to_owned()).or_insert_with(new_password);
         }
         if accounts.len() != before {
-            let content = serde_json::to_vec_pretty(&accounts).map_err(|error| file(error.into()))?;
-            write_atomic(path, &content, PRIVATE).map_err(file)?;
+            Self(accounts.clone()).store(path)?;
         }
         // Passwords end up in statements: a file that was edited must not end one.
         match accounts.values().find(|p| p.is_empty() || !p.chars().all(|c| c.is_ascii_alphanumeric())) {
@@ -76,10 +74,27 @@ impl Accounts {
         }
     }
 
+    /// Writes the passwords down.
+    pub(super) fn store(&self, path: &Path) -> Result<(), DatabaseError> {
+        let file = |source| DatabaseError::File { path: path.to_owned(), source };
+        let content = serde_json::to_vec_pretty(&self.0).map_err(|error| file(error.into()))?;
+        write_atomic(path, &content, PRIVATE).map_err(file)
+    }
+
+    /// Takes another password for a user.
+    pub(super) fn set(&mut self, user: &str, password: &str) {
+        self.0.insert(user.to_owned(), password.to_owned());
+    }
+
     /// The password of a user; empty for one that is not there.
     pub(super) fn password(&self, user: &str) -> &str {
         self.0.get(user).map(String::as_str).unwrap_or_default()
     }
+}
+
+/// A password: letters and digits, about 190 bits.
+pub(super) fn new_password() -> String {
+    Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
 }
 
 /// Checks names, so that they can stand in statements.

@@ -17,11 +17,13 @@ mod accounts;
 mod child;
 mod engine;
 mod provision;
+mod rotation;
 mod server;
 mod settings;
 mod template;
 
 pub use accounts::{Credentials, SchemaSpec};
 pub use engine::{Engine, EngineChoice, Flavor, StandIn};
+pub use rotation::{PasswordRotation, RotationError};
 pub use server::{Database, DatabaseConfig, DatabaseError};
 pub use settings::Sku;

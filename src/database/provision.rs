@@ -77,6 +77,13 @@ pub(super) async fn provision(
     Ok(())
 }
 
+/// Gives a user another password; connections under way stay.
+pub(super) async fn alter_password(options: OptsBuilder, user: &str, password: &str) -> Result<(), DatabaseError> {
+    let mut connection = Conn::new(options).await?;
+    connection.query_drop(format!("ALTER USER '{user}'@'%' IDENTIFIED BY '{password}' REQUIRE SSL")).await?;
+    Ok(connection.disconnect().await?)
+}
+
 /// An account that any address may use, over TLS alone.
 fn account(user: &str, password: &str) -> Vec<String> {
     vec![

@@ -5,6 +5,7 @@ use super::{
     child::{self, Child, Launch},
     engine::{Engine, EngineChoice, StandIn},
     provision,
+    rotation::{PasswordRotation, SharedAccounts},
     settings::{self, Sku},
     template,
 };
@@ -22,12 +23,14 @@ use crate::{
 };
 use async_trait::async_trait;
 use mysql_async::Conn;
+use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use std::{
     io,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -181,7 +184,7 @@ impl DatabaseError {
 pub struct Database {
     config: DatabaseConfig,
     engine: Engine,
-    accounts: Accounts,
+    accounts: SharedAccounts,
     address: SocketAddr,
     socket: PathBuf,
     // Bound, never listening: keeps the port from others while the server is down. Servers bind
@@ -211,13 +214,14 @@ impl Database {
         let pid_file = state.join("server.pid");
         child::stop_stale(&pid_file, STOP_DEADLINE).await.map_err(|source| file(&pid_file, source))?;
         template::provide(&engine, &config.cache_dir, &state.join("data")).await?;
-        let accounts = Accounts::open(&state.join("accounts.json"), &config.schemas)?;
+        let accounts = Accounts::open(&accounts_file(state), &config.schemas)?;
         let init = state.join("init.sql");
         write_atomic(&init, provision::init_file(&accounts).as_bytes(), PRIVATE).map_err(|e| file(&init, e))?;
         write_certificate(&config)?;
         let socket = socket_path(state)?;
         let (reservation, address) =
             reserve(config.port).map_err(|source| DatabaseError::Port { port: config.port, source })?;
+        let accounts = Arc::new(Mutex::new(accounts));
         Ok(Self { config, engine, accounts, address, socket, _reservation: reservation })
     }
 
@@ -242,6 +246,17 @@ impl Database {
     pub fn admin(&self) -> Credentials {
         self.account(ADMIN, "")
     }
+    /// Gives users other passwords while it runs.
+    pub fn rotation(&self) -> PasswordRotation {
+        PasswordRotation {
+            accounts: self.accounts.clone(),
+            file: accounts_file(&self.config.state_dir),
+            socket: self.socket.clone(),
+            schemas: self.config.schemas.clone(),
+            host: self.host(),
+            port: PORT,
+        }
+    }
     /// The engine, and what it stands in for.
     pub fn stands_in_for(&self) -> StandIn {
         self.engine.stands_in_for()
@@ -256,7 +271,7 @@ impl Database {
             host: self.host(),
             port: PORT,
             user: user.to_owned(),
-            password: self.accounts.password(user).to_owned(),
+            password: self.accounts.lock().password(user).to_owned(),
             database: database.to_owned(),
         }
     }
@@ -298,11 +313,12 @@ impl Database {
         let not_ready = |what: String| DatabaseError::NotReady { what, log: tail.text() };
         let serve = async {
             child.ready().await.map_err(not_ready)?;
-            let socket = provision::over_socket(&self.socket, &self.accounts);
+            let accounts = self.accounts.lock().clone();
+            let socket = provision::over_socket(&self.socket, &accounts);
             let (flavor, schemas) = (self.engine.flavor, &self.config.schemas);
-            provision::provision(socket, flavor, &self.accounts, schemas).await?;
+            provision::provision(socket, flavor, &accounts, schemas).await?;
             let ca = self.config.pki.ca_path();
-            let proof = provision::over_tls(self.address, &self.host(), ca, &self.accounts);
+            let proof = provision::over_tls(self.address, &self.host(), ca, &accounts);
             Ok(Conn::new(proof).await?.disconnect().await?)
         };
         match tokio::time::timeout(START_DEADLINE, serve).await {
@@ -376,6 +392,10 @@ impl Component for Database {
             }
         }
     }
+}
+
+fn accounts_file(state: &Path) -> PathBuf {
+    state.join("accounts.json")
 }
 
 fn host(name: &str) -> String {

@@ -14,6 +14,23 @@ pub enum Command {
     },
     /// Stop the environment; containers stop too.
     Stop,
+    /// Give the database user of a service another password and put it into the service's Secret.
+    RotateDatabasePassword {
+        /// Which service.
+        service: ServiceName,
+    },
+    /// Kill a container at once, as a crash would: its kubelet does what it does after one.
+    KillContainer {
+        /// Id, without the scheme that pod statuses put before it.
+        id: String,
+    },
+    /// Cut or restore the power of the machine under a node: without it kubelet and containers are gone.
+    NodePower {
+        /// Name of the node.
+        node: String,
+        /// Whether it has power.
+        on: bool,
+    },
 }
 
 /// Answer to a [`Command`].

@@ -1,6 +1,7 @@
 //! Nouns shared by two modules or more. No I/O here.
 
 pub mod command;
+pub mod cron;
 pub mod endpoint;
 pub mod event;
 pub mod ids;

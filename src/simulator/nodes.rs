@@ -1,6 +1,10 @@
 //! Nodes of the embedded cluster: one container runtime, a kubelet a node, service proxy, DNS.
 
-use super::{Options, SimulatorError, error::NodeError};
+use super::{
+    Options, SimulatorError,
+    error::NodeError,
+    machines::{Machine, PowerBoard},
+};
 use crate::{
     config::{Config, home::Home},
     model::endpoint::AzureName,
@@ -112,10 +116,10 @@ impl Nodes {
         })
         .await
         .map_err(NodeError::from)?;
-        let mut kubelets = Vec::new();
+        let (mut machines, mut power) = (Vec::new(), PowerBoard::default());
         for (index, node) in nodes.into_iter().enumerate() {
             let user = format!("system:node:{}", node.name);
-            let kubelet = Kubelet::bind(KubeletConfig {
+            let kubelet_config = KubeletConfig {
                 state_dir: home.component("kubelet").join(index.to_string()),
                 client: client(&user, &["system:nodes", "system:masters"]),
                 runtime: self.runtime(),
@@ -125,10 +129,11 @@ impl Nodes {
                 trust_bundle: Some(pki.ca_path().to_owned()),
                 port: KUBELET_PORT,
                 node,
-            });
-            kubelets.push(kubelet.await.map_err(NodeError::from)?);
+            };
+            let kubelet = Kubelet::bind(kubelet_config.clone()).await.map_err(NodeError::from)?;
+            machines.push(power.plug(kubelet, kubelet_config));
         }
-        Ok(NodeParts { proxy, dns: dns_server, kubelets })
+        Ok(NodeParts { proxy, dns: dns_server, machines, power })
     }
 
     /// Stops containers and takes the node's namespaces, mounts and control groups down.
@@ -141,16 +146,22 @@ impl Nodes {
 pub struct NodeParts {
     proxy: ServiceProxy,
     dns: ClusterDns,
-    kubelets: Vec<Kubelet>,
+    machines: Vec<Machine>,
+    power: PowerBoard,
 }
 
 impl NodeParts {
+    /// Switches of the machines under the nodes.
+    pub fn power(&self) -> PowerBoard {
+        self.power.clone()
+    }
+
     /// Starts them; the API server runs.
     pub async fn start(self, supervisor: &mut Supervisor, deadline: Duration) -> Result<(), SimulatorError> {
         supervisor.start(self.proxy, vec![], deadline).await?;
         supervisor.start(self.dns, vec![], deadline).await?;
-        for kubelet in self.kubelets {
-            supervisor.start(kubelet, vec![], deadline).await?;
+        for machine in self.machines {
+            supervisor.start(machine, vec![], deadline).await?;
         }
         Ok(())
     }

@@ -1,22 +1,35 @@
 //! The pipeline service of an environment: what it is wired with.
 
-use super::{SimulatorError, state::State};
+use super::{SimulatorError, git::PIPELINES_ACCOUNT, state::State};
 use crate::{
     config::{Config, home::Home},
+    git::{Access, GitHandle, HookSpec},
     images::ImageBuilder,
     pipelines::{
         ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection,
         environments::Checks,
     },
     registry::AdminCredentials,
-    runtime::{net::SharedDialer, pki::Pki},
+    runtime::{
+        files::{PRIVATE, create_private_dir, write_atomic},
+        net::SharedDialer,
+        pki::Pki,
+    },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
+
+/// The environment's Git host.
+pub struct GitConnection {
+    /// Makes tokens and webhooks.
+    pub handle: GitHandle,
+    /// `https://127.0.0.1:PORT`.
+    pub url: String,
+}
 
 /// What the service is connected to.
 pub struct Connections {
     /// The Git host, when there is one.
-    pub git: Option<GitHost>,
+    pub git: Option<GitConnection>,
     /// Client that knows the Azure names and the environment's CA.
     pub http: reqwest::Client,
     /// Builds and pushes.
@@ -50,7 +63,7 @@ pub async fn bind(
     settings.file.clone_from(&asked.file);
     settings.agents = asked.agents;
     settings.keep_runs = asked.keep_runs;
-    settings.git = connections.git;
+    settings.git = connections.git.as_ref().map(|git| git_host(git, &home.component("pipelines"), pki)).transpose()?;
     settings.images = Some(connections.images);
     // Whatever name a pipeline gives to its service connection: here is one registry.
     settings.registries = BTreeMap::from([(
@@ -74,8 +87,34 @@ pub async fn bind(
         let kept = pipelines.engine().environments.set_checks(&environment.name, checks);
         kept.map_err(crate::pipelines::service::PipelinesError::from)?;
     }
+    if let Some(git) = &connections.git {
+        let hook = HookSpec::push(pipelines.webhook_url(), pipelines.webhook_secret());
+        git.handle.ensure_webhook(&config.git.repository, hook)?;
+    }
     state.keep_port("pipelines", pipelines.address().port())?;
     Ok(pipelines)
+}
+
+/// The host as the service of pipelines meets it: by HTTPS, with a personal access token that is kept.
+fn git_host(git: &GitConnection, state_dir: &Path, pki: &Pki) -> Result<GitHost, SimulatorError> {
+    let path = state_dir.join("git-token");
+    let file = |source| super::StateError::File { path: path.clone(), source };
+    create_private_dir(state_dir).map_err(file)?;
+    let token = match std::fs::read_to_string(&path) {
+        Ok(token) => token,
+        Err(_) => {
+            let token = git.handle.issue_token(PIPELINES_ACCOUNT, "pipelines", Access::Write)?;
+            write_atomic(&path, token.as_bytes(), PRIVATE).map_err(file)?;
+            token
+        }
+    };
+    Ok(GitHost {
+        url: git.url.clone(),
+        username: PIPELINES_ACCOUNT.to_owned(),
+        token,
+        ca: Some(pki.ca_path().to_owned()),
+        api_url: Some(format!("{}/api/v3", git.url)),
+    })
 }
 
 fn group(values: &BTreeMap<String, crate::config::raw::GroupVariable>) -> BTreeMap<String, GroupVariable> {

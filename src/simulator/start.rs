@@ -1,7 +1,7 @@
 //! Starting, running and stopping one environment.
 
 use super::{
-    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, images::BuiltinPackager, nodes,
+    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, git, images::BuiltinPackager, nodes,
     objects, pipelines, secrets, state::State,
 };
 use crate::{
@@ -222,6 +222,10 @@ async fn start(
     let http = azure_http_client(&pki, &azure_names)?;
     // The names do not change while it runs; the sender keeps the channel open.
     let (names_sender, names) = watch::channel(azure_names.clone());
+    let git_host = git::bind(config, home, options, state.port("git"), &pki, &servers.issuer, recorder).await?;
+    if let Some(host) = &git_host {
+        state.keep_port("git", host.address().port())?;
+    }
     let node = nodes::Nodes::open(home, options, state.id(), &pki, &azure_names).await?;
     let admin_user = servers.registry.admin_credentials();
     node.attach_registry(servers.registry.login_server(), &admin_user.username, &admin_user.password);
@@ -273,6 +277,7 @@ async fn start(
         ControllersConfig { root_ca_pem: pki.ca_pem().to_owned(), ..ControllersConfig::default() },
     );
     let node_parts = node.bind(config, home, &pki, api_server.address(), client, names).await?;
+    let power = node_parts.power();
     let api_address = api_server.address();
 
     let url = |name: &str, url: String| vec![Endpoint { name: name.into(), url }];
@@ -281,9 +286,17 @@ async fn start(
     supervisor.start(servers.issuer, url("issuer", issuer_url), DEADLINE).await?;
     let registry_url = https(servers.registry.address());
     supervisor.start(servers.registry, url("registry", registry_url), DEADLINE).await?;
+    let git_connection =
+        git_host.as_ref().map(|host| pipelines::GitConnection { handle: host.handle(), url: host.url().to_owned() });
+    if let Some(host) = git_host {
+        let (handle, endpoint) = (host.handle(), url("Git host", host.url().to_owned()));
+        supervisor.start(host, endpoint, DEADLINE).await?;
+        git::connect(config, options, &pki, &handle, recorder).await?;
+    }
     supervisor.start(api_server, url("API server", https(api_address)), DEADLINE).await?;
     write_kubeconfigs(home, options, state, &pki, api_address)?;
     objects::apply_system(&admin, &environment).await?;
+    let rotation = servers.database.as_ref().map(Database::rotation);
     if let Some(database) = servers.database {
         let endpoint = url(&database.stands_in_for().to_string(), format!("mysql://{}", database.address()));
         supervisor.start(database, endpoint, DEADLINE).await?;
@@ -300,7 +313,7 @@ async fn start(
     })?;
     supervisor.start(ingress, url("ingress", https(ingress_address)), DEADLINE).await?;
     let connections = pipelines::Connections {
-        git: None,
+        git: git_connection,
         http,
         images: builder.clone(),
         login_server: environment.registry.host.clone(),
@@ -329,7 +342,19 @@ async fn start(
         build_slot: Arc::new(Semaphore::new(1)),
         output: broadcast::Sender::new(1024),
     };
-    let (stop, commands) = start_control(config, home, recorder, supervisor, &context, &plan, options).await?;
+    let (trigger_sender, triggers) = mpsc::channel(16);
+    let commands = commands::Commands {
+        plan: plan.clone(),
+        triggers: trigger_sender,
+        client: admin.clone(),
+        environment: environment.id.clone(),
+        secrets,
+        rotation,
+        runtime: node.runtime(),
+        power,
+    };
+    let (stop, commands) =
+        start_control(config, home, recorder, supervisor, &context, commands, triggers, options).await?;
     Ok(Parts { environment, context, plan, node, stop, commands, names: names_sender })
 }
 
@@ -428,18 +453,19 @@ fn write_kubeconfigs(
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments)] // The parts of one start, each once.
 async fn start_control(
     config: &Config,
     home: &Home,
     recorder: &Recorder,
     supervisor: &mut Supervisor,
     context: &CycleContext,
-    plan: &Arc<Plan>,
+    commands: commands::Commands,
+    triggers: mpsc::Receiver<ServiceName>,
     options: &Options,
 ) -> Result<(CancellationToken, JoinSet<()>), SimulatorError> {
     let stop = CancellationToken::new();
     let (command_sender, command_receiver) = mpsc::channel(16);
-    let (trigger_sender, trigger_receiver) = mpsc::channel(16);
     let info = Info {
         pid: std::process::id(),
         project: config.root.clone(),
@@ -451,9 +477,9 @@ async fn start_control(
         .map_err(SimulatorError::Control)?;
     supervisor.start(control, vec![], DEADLINE).await?;
     let scratch = home.component("watch");
-    let devloop = DevLoop::new(context.clone(), plan.clone(), scratch, trigger_receiver, options.watch);
+    let devloop = DevLoop::new(context.clone(), commands.plan.clone(), scratch, triggers, options.watch);
     supervisor.start(devloop, vec![], DEADLINE).await?;
-    let mut commands = JoinSet::new();
-    commands.spawn(commands::serve(command_receiver, plan.clone(), trigger_sender, stop.clone()));
-    Ok((stop, commands))
+    let mut serving = JoinSet::new();
+    serving.spawn(commands::serve(command_receiver, commands, stop.clone()));
+    Ok((stop, serving))
 }

@@ -31,15 +31,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// How long anything may take; only a failing test waits that long.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Cluster {
-    client: Client,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
     tasks: JoinSet<()>,
     stop: DropGuard,
     _state: tempfile::TempDir,
 }
 
 impl Cluster {
-    async fn start(nodes: usize, config: ControllersConfig) -> Self {
+    pub(crate) async fn start(nodes: usize, config: ControllersConfig) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have done so already.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
@@ -71,21 +71,21 @@ impl Cluster {
         Self { client, tasks, stop: stop.drop_guard(), _state: state }
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         drop(self.stop);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + serde::Serialize
@@ -96,7 +96,7 @@ impl Cluster {
         self.api().create(&PostParams::default(), &of(object)).await.unwrap()
     }
 
-    async fn patch<K>(&self, name: &str, patch: Value)
+    pub(crate) async fn patch<K>(&self, name: &str, patch: Value)
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
     {
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// Waits until the objects of a kind are as `holds` wants them.
-    async fn until<K, T>(&self, what: &str, holds: impl Fn(&[K]) -> Option<T>) -> T
+    pub(crate) async fn until<K, T>(&self, what: &str, holds: impl Fn(&[K]) -> Option<T>) -> T
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + DeserializeOwned
@@ -118,11 +118,11 @@ impl Cluster {
     }
 }
 
-fn of<K: DeserializeOwned>(value: Value) -> K {
+pub(crate) fn of<K: DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-async fn until<K, T>(api: Api<K>, what: &str, holds: impl Fn(&[K]) -> Option<T>) -> T
+pub(crate) async fn until<K, T>(api: Api<K>, what: &str, holds: impl Fn(&[K]) -> Option<T>) -> T
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + serde::Serialize + Clone + Debug + Send + 'static,
 {
@@ -209,14 +209,14 @@ async fn pretend_kubelet(client: Client, stop: CancellationToken) {
     }
 }
 
-fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {
         "replicas": replicas, "selector": {"matchLabels": {"app": name}},
         "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [
             {"name": "c", "image": image, "ports": [{"name": "http", "containerPort": 8080}]}]}}}})
 }
 
-fn image(image: &str) -> Value {
+pub(crate) fn image(image: &str) -> Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}})
 }
 

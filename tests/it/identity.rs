@@ -359,7 +359,11 @@ async fn the_form_takes_only_its_own_browser_and_the_right_password() {
     assert_eq!(running.login(&fields, &account, &foreign).await.status(), StatusCode::BAD_REQUEST);
     let wrong = running.login(&fields, &[("login", "olga"), ("passwd", "nope")], &cookies).await;
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
-    assert!(wrong.text().await.unwrap().contains("AADSTS50126"));
+    let page = wrong.text().await.unwrap();
+    assert!(page.contains("AADSTS50126"));
+    // The return key presses the first button of the form with the password.
+    let form = &page[page.find("name=\"passwd\"").unwrap()..];
+    assert!(form[form.find("<button").unwrap()..].starts_with("<button class=\"primary\">Sign in"), "{form}");
     let right = running.login(&fields, &[("login", "olga"), ("passwd", "s3cret & more")], &cookies).await;
     assert!(answer(&right).contains_key("code"));
     let cancelled = running.login(&fields, &[("cancel", "1")], &cookies).await;

@@ -8,7 +8,7 @@ use std::{
 /// Which modules each module may name by `crate::`, besides itself.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let base = ["model", "config", "runtime"];
-    let servers = ["kubernetes", "registry", "identity", "database", "node", "images", "ingress"];
+    let servers = ["kubernetes", "registry", "identity", "database", "node", "images", "git", "ingress"];
     let with = |more: &[&'static str]| base.iter().chain(more).copied().collect::<Vec<_>>();
     let mut table = BTreeMap::from([
         ("model", vec![]),
@@ -25,7 +25,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let below_devloop: Vec<&str> = servers.iter().copied().chain(["controllers", "cluster"]).collect();
     table.insert("devloop", with(&below_devloop));
     table.insert("pipelines", with(&below_devloop));
-    let below_simulator: Vec<&str> = below_devloop.iter().copied().chain(["devloop", "pipelines"]).collect();
+    let below_scenarios: Vec<&str> = below_devloop.iter().copied().chain(["devloop"]).collect();
+    table.insert("scenarios", with(&below_scenarios));
+    let below_simulator: Vec<&str> = below_scenarios.iter().copied().chain(["scenarios", "pipelines"]).collect();
     table.insert("simulator", with(&below_simulator));
     let below_cli: Vec<&str> = below_simulator.iter().copied().chain(["simulator", "dashboard"]).collect();
     table.insert("cli", with(&below_cli));

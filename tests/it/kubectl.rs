@@ -12,9 +12,9 @@ use std::{
 /// How long a line of a running kubectl may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-struct Kubectl<'p> {
-    project: &'p Project,
-    program: &'static str,
+pub(crate) struct Kubectl<'p> {
+    pub(crate) project: &'p Project,
+    pub(crate) program: &'static str,
 }
 
 impl Kubectl<'_> {
@@ -23,25 +23,25 @@ impl Kubectl<'_> {
         self.project.kubectl_command(self.program, &words)
     }
 
-    fn run(&self, line: &str) -> Output {
+    pub(crate) fn run(&self, line: &str) -> Output {
         self.command(line).output().unwrap()
     }
 
     /// Runs a line that must succeed, and gives its output.
-    fn ok(&self, line: &str) -> String {
+    pub(crate) fn ok(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{} {line}: {}\n{}", self.program, output.status, text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs a line that must succeed and have `wanted` in its output.
-    fn shows(&self, line: &str, wanted: &str) {
+    pub(crate) fn shows(&self, line: &str, wanted: &str) {
         let said = self.ok(line);
         assert!(said.contains(wanted), "{} {line}: no {wanted:?} in\n{said}", self.program);
     }
 
     /// Runs a line that must fail and say `wanted`.
-    fn fails(&self, line: &str, wanted: &str) {
+    pub(crate) fn fails(&self, line: &str, wanted: &str) {
         let output = self.run(line);
         let said = text(&output);
         assert!(!output.status.success(), "{} {line} succeeded:\n{said}", self.program);
@@ -49,13 +49,13 @@ impl Kubectl<'_> {
     }
 
     /// Starts a line that goes on.
-    fn follow(&self, line: &str) -> Following {
+    pub(crate) fn follow(&self, line: &str) -> Following {
         Following::new(self.command(line), format!("{} {line}", self.program))
     }
 }
 
 /// A process whose output is read line by line; ended with the value.
-struct Following {
+pub(crate) struct Following {
     child: Child,
     lines: mpsc::Receiver<String>,
     name: String,
@@ -71,7 +71,7 @@ impl Following {
     }
 
     /// The next line that has `wanted`.
-    fn until(&self, wanted: &str) -> String {
+    pub(crate) fn until(&self, wanted: &str) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
             let left = end.saturating_duration_since(Instant::now());

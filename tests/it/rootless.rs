@@ -15,7 +15,9 @@ fn an_ordinary_user_runs_syncs_and_removes_an_environment() {
     let changed = manifest.replace("      containers:\n      - name: web\n", strict);
     assert_ne!(changed, manifest);
     project.write("web/k8s/web.yaml", &changed);
-    project.up();
+    let output = project.run(&["up", "--detach"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("CPU and processes are not enforced"), "up does not say it: {}", text(&output));
     assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
 
     // Nothing of it belongs to root.

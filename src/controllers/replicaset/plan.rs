@@ -114,7 +114,7 @@ fn to_i32(count: usize) -> i32 {
 }
 
 /// How long until a ready pod counts as available.
-fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
+pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option<Duration> {
     if !pod.is_ready() || pod.is_available(min_ready_seconds, now) {
         return None;
     }

@@ -9,7 +9,7 @@ mod decide;
 pub mod filter;
 mod queue;
 mod score;
-mod shape;
+pub mod shape;
 
 use super::{
     Context,

@@ -18,7 +18,7 @@ impl View for Help {
     }
 
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
-        &[("j k", "scroll"), ("1-5", "tabs"), (":", "command"), ("q", "quit")]
+        &[("j k", "scroll"), ("1-6", "tabs"), (":", "command"), ("q", "quit")]
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {

@@ -60,8 +60,7 @@ pub fn mood(journey: &Journey) -> Mood {
         None => Mood::Busy,
         Some(JourneyOutcome::Served) => Mood::Good,
         Some(JourneyOutcome::Failed(_)) => Mood::Bad,
-        Some(JourneyOutcome::Superseded) => Mood::Idle,
-        Some(JourneyOutcome::Completed) => Mood::Good,
+        Some(JourneyOutcome::Superseded | JourneyOutcome::Completed) => Mood::Idle,
     }
 }
 

@@ -4,6 +4,7 @@ pub mod flow;
 pub mod help;
 pub mod journeys;
 pub mod logs;
+pub mod pipelines;
 pub mod services;
 
 use super::app::App;
@@ -34,13 +35,15 @@ pub enum Tab {
     Logs,
     /// Changes on their way.
     Journeys,
+    /// Runs of pipelines.
+    Pipelines,
     /// Keys and commands.
     Help,
 }
 
 impl Tab {
     /// All, in order.
-    pub const ALL: [Tab; 5] = [Tab::Flow, Tab::Services, Tab::Logs, Tab::Journeys, Tab::Help];
+    pub const ALL: [Tab; 6] = [Tab::Flow, Tab::Services, Tab::Logs, Tab::Journeys, Tab::Pipelines, Tab::Help];
 
     fn view(self) -> &'static dyn View {
         match self {
@@ -48,6 +51,7 @@ impl Tab {
             Tab::Services => &services::Services,
             Tab::Logs => &logs::Logs,
             Tab::Journeys => &journeys::Journeys,
+            Tab::Pipelines => &pipelines::Pipelines,
             Tab::Help => &help::Help,
         }
     }

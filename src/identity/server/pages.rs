@@ -97,8 +97,8 @@ pub(super) fn sign_in(call: &Call, tenant: &str, form: &SignIn) -> Response {
               placeholder=\"someone@{domain}\" value=\"{name}\" required>\
              <label for=\"passwd\">Password</label>\
              <input id=\"passwd\" name=\"passwd\" type=\"password\" autocomplete=\"current-password\" required>\
-             <div class=\"buttons\"><button name=\"cancel\" value=\"1\" formnovalidate>Cancel</button>\
-             <button class=\"primary\">Sign in</button></div>\
+             <div class=\"buttons\"><button class=\"primary\">Sign in</button>\
+             <button name=\"cancel\" value=\"1\" formnovalidate>Cancel</button></div>\
              </form>\
              <p class=\"note\">Consent is not asked here: an application gets every permission it names.</p>",
             tenant = escaped(tenant),

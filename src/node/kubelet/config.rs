@@ -93,6 +93,7 @@ pub struct NodeConfig {
 }
 
 /// Configuration of a [`super::Kubelet`].
+#[derive(Clone)]
 pub struct KubeletConfig {
     /// The node.
     pub node: NodeConfig,

@@ -1,5 +1,7 @@
-//! Startup, liveness and readiness probes of a running container: a task each, no sooner and no
-//! later than their delays and periods say.
+//! Startup, liveness and readiness probes of a running container: a task each, by their delays and
+//! periods. A container that has not been healthy yet is looked at between its periods too: a
+//! server that listens after 20 ms is not kept waiting for the second that a period is at least.
+//! Such a look can find it healthy; that it finds nothing counts for nothing.
 
 use super::{
     actions::{self, ActionResult, Target},
@@ -72,6 +74,11 @@ impl Counter {
         }
     }
 
+    /// Whether no result was a success yet.
+    fn never_healthy(&self) -> bool {
+        self.told != Some(true) && self.last != Some(true)
+    }
+
     /// The new verdict, if this result passes a threshold and changes it.
     fn count(&mut self, healthy: bool) -> Option<bool> {
         self.run = if self.last == Some(healthy) { self.run + 1 } else { 1 };
@@ -85,6 +92,36 @@ impl Counter {
     }
 }
 
+/// When the next look between two periods is due.
+#[derive(Debug, PartialEq, Eq)]
+struct EarlyLook {
+    delay: Duration,
+    period: Duration,
+    due: Option<Instant>,
+}
+
+impl EarlyLook {
+    const FIRST: Duration = Duration::from_millis(20);
+
+    /// None is due before the first look of the period has failed, and none at all for liveness.
+    fn new(period: Duration) -> Self {
+        Self { delay: Self::FIRST, period, due: None }
+    }
+
+    /// A look found nothing: the next one waits twice as long, and none a whole period.
+    fn after(&mut self, now: Instant) {
+        self.due = (self.delay < self.period).then_some(now + self.delay);
+        self.delay *= 2;
+    }
+
+    async fn wait(&self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Probes until a final verdict (startup: either; liveness: failure) or until dropped.
 pub(super) async fn run(context: ProbeContext, kind: ProbeKind, probe: Probe, started: jiff::Timestamp) {
     let age = Duration::try_from(jiff::Timestamp::now().duration_since(started)).unwrap_or_default();
@@ -93,10 +130,22 @@ pub(super) async fn run(context: ProbeContext, kind: ProbeKind, probe: Probe, st
     let mut ticks = tokio::time::interval_at(first, period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let mut counter = Counter::new(&probe);
+    let mut early = EarlyLook::new(period);
     loop {
-        ticks.tick().await;
+        let regular = tokio::select! {
+            _ = ticks.tick() => true,
+            () = early.wait() => false,
+        };
         let result = once(&context.target, &probe).await;
+        if result.is_ok() {
+            early.due = None;
+        } else if kind != ProbeKind::Liveness && counter.never_healthy() {
+            early.after(Instant::now());
+        }
         if let Err(message) = &result {
+            if !regular {
+                continue;
+            }
             let path = Some(context.role.field_path(&context.target.container.name));
             let told = format!("{} probe failed: {}", kind.name(), message.trim_end());
             context.events.pod(&context.pod, path, Kind::Warning, "Unhealthy", told);
@@ -138,6 +187,19 @@ async fn once(target: &Target, probe: &Probe) -> ActionResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn early_looks_become_rare_and_end() {
+        let now = Instant::now();
+        let mut early = EarlyLook::new(Duration::from_secs(1));
+        let mut delays = Vec::new();
+        loop {
+            early.after(now);
+            let Some(due) = early.due else { break };
+            delays.push((due - now).as_millis());
+        }
+        assert_eq!(delays, [20, 40, 80, 160, 320, 640]);
+    }
 
     #[test]
     fn thresholds_count_consecutive_results() {

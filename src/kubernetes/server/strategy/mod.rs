@@ -3,11 +3,14 @@
 //! Metadata, status and generation follow from the resource tables ([`metadata`]). What single
 //! kinds add is a row of [`RULES`]: functions that fill fields in, and functions that validate.
 
+mod budgets;
 pub mod deletion;
 pub mod metadata;
 mod names;
 mod objects;
 mod pods;
+mod rollouts;
+mod schedules;
 mod services;
 mod workloads;
 
@@ -70,9 +73,19 @@ const RULES: &[Rule] = &[
     Rule { tables: &["pods"], prepare: &[pods::prepare], validate: &[pods::validate] },
     Rule { tables: &["services"], prepare: &[], validate: &[services::validate] },
     Rule {
-        tables: &["deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps"],
+        tables: &["deployments.apps", "replicasets.apps"],
         prepare: &[],
         validate: &[workloads::validate_selector, workloads::validate_template],
+    },
+    Rule {
+        tables: &["statefulsets.apps"],
+        prepare: &[],
+        validate: &[workloads::validate_selector, workloads::validate_template, rollouts::validate_stateful_set],
+    },
+    Rule {
+        tables: &["daemonsets.apps"],
+        prepare: &[rollouts::prepare_daemon_set],
+        validate: &[workloads::validate_selector, workloads::validate_template, rollouts::validate_daemon_set],
     },
     Rule { tables: &["replicationcontrollers"], prepare: &[], validate: &[workloads::validate_template] },
     Rule {
@@ -80,7 +93,9 @@ const RULES: &[Rule] = &[
         prepare: &[workloads::prepare_job],
         validate: &[workloads::validate_job, workloads::validate_template],
     },
-    Rule { tables: &["cronjobs.batch"], prepare: &[], validate: &[workloads::validate_cron_job] },
+    Rule { tables: &["cronjobs.batch"], prepare: &[], validate: &[schedules::validate] },
+    Rule { tables: &["controllerrevisions.apps"], prepare: &[], validate: &[rollouts::validate_revision] },
+    Rule { tables: &["poddisruptionbudgets.policy"], prepare: &[], validate: &[budgets::validate] },
     Rule { tables: &["namespaces"], prepare: &[objects::prepare_namespace], validate: &[] },
     Rule { tables: &["secrets"], prepare: &[objects::prepare_secret], validate: &[objects::validate_secret] },
     Rule { tables: &["configmaps"], prepare: &[], validate: &[objects::validate_config_map] },

@@ -7,7 +7,7 @@ use crate::kubernetes::server::{
 };
 use serde_json::{Value, json};
 
-const IMMUTABLE: &str = "field is immutable";
+pub(super) const IMMUTABLE: &str = "field is immutable";
 
 /// A selector is there, does not change, and selects the template.
 pub fn validate_selector(change: &Change<'_>, value: &Value, causes: &mut Vec<Cause>) {
@@ -21,8 +21,9 @@ pub fn validate_selector(change: &Change<'_>, value: &Value, causes: &mut Vec<Ca
         let detail = format!("empty selector is invalid for {}", change.target.resource.kind.to_lowercase());
         causes.push(Cause::invalid("spec.selector", selector, &detail));
     }
-    if let Some(old) = change.old.filter(|old| old["spec"]["selector"] != *selector) {
-        let _ = old;
+    // Of a StatefulSet most of the spec cannot change, which is said once for all of it.
+    let fixed = change.target.table_name != "statefulsets.apps";
+    if change.old.is_some_and(|old| fixed && old["spec"]["selector"] != *selector) {
         causes.push(Cause::invalid("spec.selector", selector, IMMUTABLE));
     }
     let labels = &value["spec"]["template"]["metadata"]["labels"];
@@ -89,16 +90,4 @@ pub fn validate_job(change: &Change<'_>, value: &Value, causes: &mut Vec<Cause>)
             causes.push(Cause::invalid(format!("spec.{field}"), &value["spec"][field], IMMUTABLE));
         }
     }
-}
-
-/// A cron job has a schedule and a job to run.
-pub fn validate_cron_job(_change: &Change<'_>, value: &Value, causes: &mut Vec<Cause>) {
-    if value["spec"]["schedule"].as_str().unwrap_or_default().is_empty() {
-        causes.push(Cause::required("spec.schedule", ""));
-    }
-    pods::validate_spec(
-        "spec.jobTemplate.spec.template.spec",
-        &value["spec"]["jobTemplate"]["spec"]["template"]["spec"],
-        causes,
-    );
 }
