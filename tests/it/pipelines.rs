@@ -714,7 +714,10 @@ stages:
     project.write("azure-pipelines.yml", &pipeline(""));
     let git = |arguments: &[&str]| {
         let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"];
-        let output = Command::new("git").args(identity).args(arguments).current_dir(project.path("")).output().unwrap();
+        let mut command = Command::new("git");
+        command.args(identity).args(arguments).current_dir(project.path(""));
+        command.env("AKSIM_HOME", project.home()).env("HOME", project.home());
+        let output = command.output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
     };
     git(&["init", "--quiet", "--initial-branch=main", "."]);
@@ -733,6 +736,39 @@ stages:
         assert!(hops.contains(&hop), "{hop} is not in {hops:?}");
     }
     killed_and_run_again(&project, &folder, &git);
+    project.write("azure-pipelines.yml", &pipeline(""));
+    git(&["commit", "--quiet", "-am", "third"]);
+    git(&["push", "--quiet", "aksim", "main"]);
+    let run = triggered(&project);
+    assert_eq!(run.result.as_deref(), Some("Succeeded"), "{}", project.ok(&["pipeline", "show", &run.id.to_string()]));
+    let shown = project.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
+    assert_eq!(text(&shown), format!("itpipelineacr.azurecr.io/web:{}", run.id));
+    let journeys: serde_json::Value = serde_json::from_str(&project.ok(&["journey", "-o", "json"])).unwrap();
+    let journey = journeys.as_array().unwrap().iter().find(|j| run.commit.starts_with(j["id"].as_str().unwrap())).unwrap();
+    let hops: Vec<&str> = journey["hops"].as_array().unwrap().iter().map(|h| h["hop"].as_str().unwrap()).collect();
+    for hop in ["committed", "delivered", "queued", "built", "pushed", "applied", "served"] {
+        assert!(hops.contains(&hop), "{hop} is not in {hops:?}");
+    }
+    assert_eq!(journey["outcome"]["outcome"], "served", "{journey}");
+}
+
+/// The first run that a push has started, once it has ended.
+fn triggered(project: &Project) -> aksim::model::pipeline::PipelineRun {
+    let client = aksim::runtime::control::ControlClient::new(&project.environment_home().join("control.sock"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (sender, mut receiver) = tokio::sync::watch::channel(Arc::new(client.world().await.unwrap()));
+        let find = |world: &aksim::model::world::World| {
+            world.pipelines.iter().find(|r| r.reason == "IndividualCI" && r.state == "completed").cloned()
+        };
+        let waited = tokio::time::timeout(DEADLINE, async {
+            tokio::select! {
+                followed = client.follow(&sender) => panic!("the environment went away: {followed:?}"),
+                world = receiver.wait_for(|world| find(world).is_some()) => find(&world.unwrap()).unwrap(),
+            }
+        });
+        waited.await.expect("a push starts a run that ends")
+    })
 }
 
 fn killed_and_run_again(project: &Project, folder: &str, git: &dyn Fn(&[&str])) {

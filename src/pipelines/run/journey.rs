@@ -30,7 +30,7 @@ impl RunJourney {
             let short: String = record.request.commit.chars().take(8).collect();
             engine.record(EventBody::JourneyStarted {
                 journey: id.clone(),
-                service: ServiceName::new(record.request.repository.clone()),
+                service: ServiceName::from(record.request.repository.rsplit('/').next().unwrap_or_default()),
                 cause: format!("commit {short} on {}", record.branch()),
                 started: record.queued,
             });

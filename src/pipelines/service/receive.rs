@@ -1,15 +1,12 @@
 //! From a push to a run: which pipeline, and whether its trigger wants it.
 
 use super::webhook::{Delivery, Inbox};
-use crate::{
-    model::journey::Hop,
-    pipelines::{
-        agent::git::{Mirrors, Snapshot},
-        engine::Engine,
-        plan::Plan,
-        run::{self, RunJourney},
-        store::record::{Reason, RunRequest, State, branch_name},
-    },
+use crate::pipelines::{
+    agent::git::{Mirrors, Snapshot},
+    engine::Engine,
+    plan::Plan,
+    run,
+    store::record::{Reason, RunRequest, State, branch_name},
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -67,12 +64,8 @@ async fn push(engine: &Arc<Engine>, delivery: &Delivery) -> bool {
 }
 
 fn queued(engine: &Arc<Engine>, request: RunRequest) -> bool {
-    match engine.queue_unchecked(request) {
-        Ok(record) => {
-            let journey = RunJourney::begin(engine, &record);
-            journey.hop(engine, Hop::Delivered, &format!("webhook: push to {}", record.branch()));
-        }
-        Err(error) => tracing::error!(%error, "a triggered run could not be queued"),
+    if let Err(error) = engine.queue_unchecked(request) {
+        tracing::error!(%error, "a triggered run could not be queued");
     }
     true
 }
