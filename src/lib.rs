@@ -21,6 +21,7 @@
 //! | [`controllers`] | kube-rs controllers and the scheduler |
 //! | [`cluster`] | cluster providers and rollout |
 //! | [`devloop`] | watch, plan, cycle: the inner loop |
+//! | [`pipelines`] | Azure Pipelines: `azure-pipelines.yml` → plan → run |
 //! | [`scenarios`] | scenario files: load → run; steps, checks, faults |
 //! | [`simulator`] | composition root: builds and wires the components of an environment |
 //! | [`dashboard`] | terminal dashboard |
@@ -40,6 +41,7 @@ pub mod ingress;
 pub mod kubernetes;
 pub mod model;
 pub mod node;
+pub mod pipelines;
 pub mod registry;
 pub mod runtime;
 pub mod scenarios;

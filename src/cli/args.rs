@@ -70,6 +70,8 @@ pub enum Verb {
     GitCredential(CredentialArgs),
     /// Images: base images for builds.
     Image(ImageArgs),
+    /// Pipelines: run, list, logs, cancel, approve, plan.
+    Pipeline(super::pipeline::PipelineArgs),
     /// What is emulated, what differs, what is not there.
     Fidelity(FidelityArgs),
     /// What this machine has and lacks.

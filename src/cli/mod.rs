@@ -17,6 +17,7 @@ mod kubeconfig;
 mod logs;
 mod open;
 mod output;
+mod pipeline;
 mod scenario;
 mod status;
 mod token;
@@ -90,6 +91,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Git(args) => git::run(&context, args).await,
         Verb::GitCredential(args) => git::credential(&context, &args),
         Verb::Image(args) => image::run(&context, args).await,
+        Verb::Pipeline(args) => pipeline::run(&context, args).await,
         Verb::Fidelity(args) => fidelity::run(&context, &args),
         Verb::Doctor(args) => doctor::run(&args).await,
         Verb::Scenario(args) => scenario::run(&context, args).await,

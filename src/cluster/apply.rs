@@ -56,13 +56,21 @@ fn reason(error: &kube::Error) -> String {
 pub struct Applier {
     client: Client,
     environment: String,
+    manager: &'static str,
     known: HashMap<(String, String), (ApiResource, ApiCapabilities)>,
 }
 
 impl Applier {
     /// An applier that labels what it applies with the environment's id.
     pub fn new(client: Client, environment: impl Into<String>) -> Self {
-        Self { client, environment: environment.into(), known: HashMap::new() }
+        Self { client, environment: environment.into(), manager: FIELD_MANAGER, known: HashMap::new() }
+    }
+
+    /// The same as another field manager: what it does not name stays with who set it.
+    #[must_use]
+    pub fn managed_by(mut self, manager: &'static str) -> Self {
+        self.manager = manager;
+        self
     }
 
     /// Applies one manifest by server-side apply, taking over fields from others, and returns the
@@ -78,7 +86,7 @@ impl Applier {
         };
         let mut object = manifest.object.clone();
         label(&mut object, &self.environment);
-        let mut parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let mut parameters = PatchParams::apply(self.manager).force();
         parameters.field_validation = Some(kube::api::ValidationDirective::Strict);
         api.patch(manifest.name(), &parameters, &Patch::Apply(&object)).await.map_err(|source| ApplyError::Refused {
             file: manifest.file.clone(),

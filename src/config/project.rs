@@ -46,6 +46,8 @@ pub struct Config {
     pub identity_port: Option<u16>,
     /// Port asked for the ingress.
     pub ingress_port: Option<u16>,
+    /// Pipelines.
+    pub pipelines: raw::Pipelines,
     /// Git host.
     pub git: GitConfig,
     /// Services, each after those it depends on.
@@ -252,6 +254,7 @@ impl Validator<'_> {
             cluster_admin_groups: project.identity.cluster_admin_groups,
             identity_port: project.identity.port,
             ingress_port: project.ingress.port,
+            pipelines: project.pipelines,
             git,
             services,
         }

@@ -25,6 +25,9 @@ pub struct Project {
     pub ingress: Ingress,
     /// The Git host; it is there without this section too, where git is installed.
     pub git: Option<Git>,
+    /// Pipelines.
+    #[serde(default)]
+    pub pipelines: Pipelines,
     /// The project's own services.
     #[serde(default, rename = "service")]
     pub services: Vec<Service>,
@@ -233,6 +236,60 @@ pub struct Webhook {
 
 fn json() -> String {
     "json".into()
+}
+
+/// Pipelines.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Pipelines {
+    /// Path of the pipeline in the repository.
+    pub file: String,
+    /// Jobs at once.
+    pub agents: usize,
+    /// Completed runs that are kept.
+    pub keep_runs: usize,
+    /// Environments with their checks.
+    #[serde(rename = "environment")]
+    pub environments: Vec<PipelineEnvironment>,
+    /// Variable groups, by name.
+    pub variable_groups: std::collections::BTreeMap<String, std::collections::BTreeMap<String, GroupVariable>>,
+    /// Loopback port; a free one, kept across restarts, when absent.
+    pub port: Option<u16>,
+}
+
+impl Default for Pipelines {
+    fn default() -> Self {
+        Self {
+            file: "azure-pipelines.yml".into(),
+            agents: 2,
+            keep_runs: 50,
+            environments: Vec::new(),
+            variable_groups: std::collections::BTreeMap::new(),
+            port: None,
+        }
+    }
+}
+
+/// An environment that deployments go to.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PipelineEnvironment {
+    /// Name, as `environment:` of a deployment job has it.
+    pub name: String,
+    /// Somebody must approve each deployment.
+    #[serde(default)]
+    pub approval: bool,
+}
+
+/// A variable of a group.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GroupVariable {
+    /// Its text.
+    pub value: String,
+    /// Masked in logs.
+    #[serde(default)]
+    pub secret: bool,
 }
 
 /// A service of the project: a Dockerfile with manifests.

@@ -33,6 +33,9 @@ pub enum SimulatorError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The pipelines.
+    #[error(transparent)]
+    Pipelines(#[from] crate::pipelines::service::PipelinesError),
     /// The Git host.
     #[error(transparent)]
     Git(#[from] GitError),

@@ -14,6 +14,7 @@ mod images;
 mod machines;
 mod nodes;
 mod objects;
+mod pipelines;
 mod secrets;
 mod start;
 mod state;

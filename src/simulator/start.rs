@@ -2,7 +2,7 @@
 
 use super::{
     Environment, SimulatorError, commands, directory, file_sync::ContainerSync, git, images::BuiltinPackager, nodes,
-    objects, secrets, state::State,
+    objects, pipelines, secrets, state::State,
 };
 use crate::{
     cluster::kubeconfig::{self, Context as KubeContext, User},
@@ -267,7 +267,7 @@ async fn start(
     let builder = ImageBuilder::new(ImageBuilderConfig {
         cache_dir: home.cache().join("images"),
         exe: options.exe.clone(),
-        http,
+        http: http.clone(),
         credentials,
     })?;
 
@@ -291,6 +291,8 @@ async fn start(
     supervisor.start(servers.issuer, url("issuer", issuer_url), DEADLINE).await?;
     let registry_url = https(servers.registry.address());
     supervisor.start(servers.registry, url("registry", registry_url), DEADLINE).await?;
+    let git_connection =
+        git_host.as_ref().map(|host| pipelines::GitConnection { handle: host.handle(), url: host.url().to_owned() });
     if let Some(host) = git_host {
         let (handle, endpoint) = (host.handle(), url("Git host", host.url().to_owned()));
         supervisor.start(host, endpoint, DEADLINE).await?;
@@ -315,6 +317,18 @@ async fn start(
         dialer: node.dialer(),
     })?;
     supervisor.start(ingress, url("ingress", https(ingress_address)), DEADLINE).await?;
+    let connections = pipelines::Connections {
+        git: git_connection,
+        http,
+        images: builder.clone(),
+        login_server: environment.registry.host.clone(),
+        registry: admin_user,
+        client: admin.clone(),
+        dialer: node.dialer(),
+    };
+    let pipelines = pipelines::bind(config, home, state, &pki, connections).await?;
+    let pipelines_url = https(pipelines.address());
+    supervisor.start(pipelines, url("pipelines", pipelines_url), DEADLINE).await?;
     for (what, hint) in node.reductions() {
         recorder.record(EventBody::Warning { subject: "node".into(), message: what, hint: Some(hint) });
     }

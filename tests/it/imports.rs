@@ -24,9 +24,10 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     }
     let below_devloop: Vec<&str> = servers.iter().copied().chain(["controllers", "cluster"]).collect();
     table.insert("devloop", with(&below_devloop));
+    table.insert("pipelines", with(&below_devloop));
     let below_scenarios: Vec<&str> = below_devloop.iter().copied().chain(["devloop"]).collect();
     table.insert("scenarios", with(&below_scenarios));
-    let below_simulator: Vec<&str> = below_scenarios.iter().copied().chain(["scenarios"]).collect();
+    let below_simulator: Vec<&str> = below_scenarios.iter().copied().chain(["scenarios", "pipelines"]).collect();
     table.insert("simulator", with(&below_simulator));
     let below_cli: Vec<&str> = below_simulator.iter().copied().chain(["simulator", "dashboard"]).collect();
     table.insert("cli", with(&below_cli));

@@ -1,0 +1,368 @@
+//! Processes of steps: output line by line, and an end that takes the whole process group.
+
+use crate::pipelines::logging::mask::SecretMasker;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// The agent's patience: after SIGINT, and after SIGTERM.
+const AFTER_INTERRUPT: Duration = Duration::from_millis(7_500);
+const AFTER_TERMINATE: Duration = Duration::from_millis(2_500);
+/// How long output may stay open after its process has ended: a background child may hold it.
+const AFTER_EXIT: Duration = Duration::from_secs(5);
+/// Longer lines are told in parts.
+const LINE_LIMIT: usize = 64 << 10;
+
+/// Environment variable by which the agent finds processes that a job left behind.
+pub const LOOKUP_VARIABLE: &str = "VSTS_PROCESS_LOOKUP_ID";
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct ProcessSpec {
+    /// Program, found in `PATH` of `environment` when it is a bare name.
+    pub program: PathBuf,
+    /// Arguments; no shell reads them.
+    pub arguments: Vec<OsString>,
+    /// Working folder; it must exist.
+    pub folder: PathBuf,
+    /// The whole environment: nothing is inherited.
+    pub environment: BTreeMap<String, String>,
+    /// Given to the standard input, which is then closed.
+    pub input: Option<Vec<u8>>,
+}
+
+/// Where a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Why a process gave no exit status.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It could not be started.
+    #[error("cannot start {} in {}: {source}", program.display(), folder.display())]
+    Start {
+        /// Program.
+        program: PathBuf,
+        /// Working folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It could not be waited for.
+    #[error("cannot wait for {}: {source}", program.display())]
+    Wait {
+        /// Program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It was told to end, and has ended.
+    #[error("The operation was canceled.")]
+    Cancelled,
+}
+
+/// Runs a process to its end; every line goes to `on_line`. On cancellation the process group gets SIGINT,
+/// then SIGTERM, then SIGKILL, as the agent does it, and nothing of the group is left.
+///
+/// # Errors
+/// [`ProcessError`]; a bad exit status is none.
+pub async fn run(
+    spec: ProcessSpec,
+    masker: &Arc<SecretMasker>,
+    cancel: &CancellationToken,
+    mut on_line: impl FnMut(Source, &str) + Send,
+) -> Result<ExitStatus, ProcessError> {
+    if cancel.is_cancelled() {
+        return Err(ProcessError::Cancelled);
+    }
+    let mut child = start(&spec)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let (sender, mut lines) = mpsc::channel(256);
+    let mut readers = JoinSet::new();
+    if let Some(out) = child.stdout.take() {
+        readers.spawn(read_lines(out, Source::Stdout, masker.clone(), sender.clone()));
+    }
+    if let Some(err) = child.stderr.take() {
+        readers.spawn(read_lines(err, Source::Stderr, masker.clone(), sender.clone()));
+    }
+    if let (Some(input), Some(mut stdin)) = (spec.input.clone(), child.stdin.take()) {
+        // A program that does not read its input is free not to.
+        readers.spawn(async move {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, &input).await;
+        });
+    }
+    drop(sender);
+    let wait = |source| ProcessError::Wait { program: spec.program.clone(), source };
+    let mut stage = 0;
+    let mut status = None;
+    let far = Duration::from_secs(365 * 24 * 3600);
+    let timer = tokio::time::sleep(far);
+    tokio::pin!(timer);
+    loop {
+        tokio::select! {
+            line = lines.recv() => match line {
+                Some((source, line)) => on_line(source, &line),
+                None if status.is_some() => break,
+                None if stage > 0 => {
+                    end_group(group, &mut child).await;
+                    return Err(ProcessError::Cancelled);
+                }
+                None => {
+                    // Output is closed; the process itself may go on.
+                    status = Some(tokio::select! {
+                        status = child.wait() => status.map_err(wait)?,
+                        () = cancel.cancelled() => {
+                            end_group(group, &mut child).await;
+                            return Err(ProcessError::Cancelled);
+                        }
+                    });
+                    break;
+                }
+            },
+            ended = child.wait(), if status.is_none() => {
+                status = Some(ended.map_err(wait)?);
+                if stage == 0 {
+                    timer.as_mut().reset(tokio::time::Instant::now() + AFTER_EXIT);
+                }
+            }
+            () = cancel.cancelled(), if stage == 0 => {
+                stage = 1;
+                signal(group, Signal::SIGINT);
+                timer.as_mut().reset(tokio::time::Instant::now() + AFTER_INTERRUPT);
+            }
+            () = &mut timer => match stage {
+                // Nobody reads on what a child in the background holds open.
+                0 => break,
+                1 => {
+                    stage = 2;
+                    signal(group, Signal::SIGTERM);
+                    timer.as_mut().reset(tokio::time::Instant::now() + AFTER_TERMINATE);
+                }
+                _ => break,
+            },
+        }
+    }
+    if stage > 0 {
+        signal(group, Signal::SIGKILL);
+        if status.is_none() {
+            // Reaps it; SIGKILL cannot be refused.
+            let _ = child.wait().await;
+        }
+    }
+    while let Ok((source, line)) = lines.try_recv() {
+        on_line(source, &line);
+    }
+    match status {
+        _ if stage > 0 => Err(ProcessError::Cancelled),
+        Some(status) => Ok(status),
+        None => child.wait().await.map_err(wait),
+    }
+}
+
+fn start(spec: &ProcessSpec) -> Result<Child, ProcessError> {
+    let stdin = if spec.input.is_some() { Stdio::piped() } else { Stdio::null() };
+    Command::new(&spec.program)
+        .args(&spec.arguments)
+        .current_dir(&spec.folder)
+        .env_clear()
+        .envs(&spec.environment)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| ProcessError::Start {
+            program: spec.program.clone(),
+            folder: spec.folder.clone(),
+            source,
+        })
+}
+
+/// The ladder for a process whose output is closed.
+async fn end_group(group: Option<Pid>, child: &mut Child) {
+    for (kind, patience) in [(Signal::SIGINT, AFTER_INTERRUPT), (Signal::SIGTERM, AFTER_TERMINATE)] {
+        signal(group, kind);
+        if tokio::time::timeout(patience, child.wait()).await.is_ok() {
+            break;
+        }
+    }
+    signal(group, Signal::SIGKILL);
+    let _ = child.wait().await;
+}
+
+fn signal(group: Option<Pid>, kind: Signal) {
+    if let Some(group) = group {
+        // The group may be gone already, which is what is wanted.
+        let _ = killpg(group, kind);
+    }
+}
+
+async fn read_lines(
+    mut from: impl AsyncRead + Unpin,
+    source: Source,
+    masker: Arc<SecretMasker>,
+    to: mpsc::Sender<(Source, String)>,
+) {
+    let mut pending = Vec::new();
+    let mut chunk = vec![0u8; 16 << 10];
+    loop {
+        let read = from.read(&mut chunk).await.unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+        pending.extend_from_slice(&chunk[..read]);
+        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            if to.send((source, text(&line))).await.is_err() {
+                return;
+            }
+        }
+        while pending.len() > LINE_LIMIT {
+            let shown = String::from_utf8_lossy(&pending).into_owned();
+            let cut = masker.safe_cut(&shown, LINE_LIMIT);
+            if cut == 0 {
+                break;
+            }
+            let (part, rest) = shown.split_at(cut);
+            let part = part.to_owned();
+            pending = rest.as_bytes().to_vec();
+            if to.send((source, part)).await.is_err() {
+                return;
+            }
+        }
+    }
+    if !pending.is_empty() {
+        // The receiver is gone when nobody wants the rest.
+        let _ = to.send((source, text(&pending))).await;
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_owned()
+}
+
+/// Ends every process whose environment names `lookup` (the agent's orphan clean-up); process id and name of each.
+#[cfg(target_os = "linux")]
+pub fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
+    let wanted = format!("{LOOKUP_VARIABLE}={lookup}");
+    let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut ended = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()).filter(|id| *id != own) else {
+            continue;
+        };
+        // Processes of others, and those that have just gone, cannot be read.
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|b| *b == 0).any(|pair| pair == wanted.as_bytes()) {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if nix::sys::signal::kill(Pid::from_raw(id), Signal::SIGKILL).is_ok() {
+                ended.push((id, name.trim().to_owned()));
+            }
+        }
+    }
+    ended
+}
+
+/// Other systems do not tell the environment of a process.
+#[cfg(not(target_os = "linux"))]
+pub fn end_orphans(_lookup: &str) -> Vec<(i32, String)> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bash(script: &str) -> ProcessSpec {
+        ProcessSpec {
+            program: "bash".into(),
+            arguments: vec!["-c".into(), script.into()],
+            folder: "/".into(),
+            environment: std::env::vars().collect(),
+            input: None,
+        }
+    }
+
+    async fn lines(script: &str) -> (Vec<(Source, String)>, Result<ExitStatus, ProcessError>) {
+        let mut seen = Vec::new();
+        let status = run(bash(script), &Arc::default(), &CancellationToken::new(), |source, line| {
+            seen.push((source, line.to_owned()));
+        })
+        .await;
+        (seen, status)
+    }
+
+    #[tokio::test]
+    async fn lines_and_status() {
+        let (seen, status) = lines("echo one; printf 'two'; exit 3").await;
+        assert_eq!(status.unwrap().code(), Some(3));
+        assert_eq!(seen, [(Source::Stdout, "one".to_owned()), (Source::Stdout, "two".to_owned())]);
+        let (seen, _) = lines("echo bad >&2").await;
+        assert_eq!(seen, [(Source::Stderr, "bad".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn a_background_child_does_not_hold_the_step() {
+        let (_, status) = lines("sleep 600 & echo started").await;
+        assert!(status.unwrap().success());
+    }
+
+    #[tokio::test]
+    async fn cancellation_ends_grandchildren_that_ignore_it() {
+        let cancel = CancellationToken::new();
+        let (told, stop) = (cancel.clone(), "trap '' INT TERM; (trap '' INT TERM; sleep 600) & echo $!; wait");
+        let mut grandchild = 0;
+        let outcome = run(bash(stop), &Arc::default(), &cancel, |_, line| {
+            grandchild = line.parse().unwrap();
+            told.cancel();
+        })
+        .await;
+        assert!(matches!(outcome, Err(ProcessError::Cancelled)));
+        let state = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
+        // Gone, or a zombie that its new parent has not reaped yet.
+        assert!(state.is_empty() || state.contains(" Z ") || state.contains(" X "), "{state}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_an_error() {
+        let mut spec = bash("");
+        spec.program = "/no/such/program".into();
+        let error = run(spec, &Arc::default(), &CancellationToken::new(), |_, _| {}).await.unwrap_err();
+        assert!(error.to_string().starts_with("cannot start /no/such/program in /"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn orphans_are_found_by_their_environment() {
+        let lookup = format!("vsts_{:032x}", rand::random::<u128>());
+        let mut spec = bash("setsid sleep 600 >/dev/null 2>&1 &");
+        spec.environment.insert(LOOKUP_VARIABLE.to_owned(), lookup.clone());
+        run(spec, &Arc::default(), &CancellationToken::new(), |_, _| {}).await.unwrap();
+        assert_eq!(end_orphans(&lookup).len(), 1);
+        assert!(end_orphans("vsts_nobody").is_empty());
+    }
+}

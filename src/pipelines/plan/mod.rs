@@ -1,0 +1,15 @@
+//! A pipeline, expanded: the types, and how they are made from files.
+
+mod graph;
+mod model;
+mod read;
+mod render;
+mod source;
+pub mod tasks;
+mod trigger;
+
+pub use graph::is_name;
+pub use model::*;
+pub use read::load;
+pub use render::{final_yaml, outline};
+pub use source::{RepositoryRef, SourceError, TemplateSource};

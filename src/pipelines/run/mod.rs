@@ -1,0 +1,345 @@
+//! A run: plan → stages → jobs → steps, as one flow that can be read from top to bottom.
+
+pub mod build_number;
+mod commands;
+mod condition;
+pub mod graph;
+mod job;
+mod journey;
+mod legs;
+mod predefined;
+pub mod scope;
+mod stage;
+pub mod step;
+pub mod variables;
+
+pub use job::{JobContext, JobState};
+pub use journey::{RunJourney, first_error, state_name};
+pub use step::{StepContext, TaskError};
+
+use super::{
+    engine::{Engine, EngineError},
+    expression::{self, Value},
+    logging::mask::SecretMasker,
+    plan::{self, Plan, Standing},
+    store::{
+        StoreError,
+        record::{JobRecord, Outcome, RunRecord, StageRecord, State},
+    },
+};
+use graph::Node;
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use scope::{Dependencies, RunScope};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use variables::Variables;
+
+/// What all parts of one run share.
+pub struct RunContext {
+    /// What every run uses.
+    pub engine: Arc<Engine>,
+    /// `Build.BuildId`.
+    pub id: u64,
+    /// What is to be done.
+    pub plan: Plan,
+    /// Secrets of the run.
+    pub masker: Arc<SecretMasker>,
+    /// Cancelled when the run is.
+    pub cancel: CancellationToken,
+    /// Variables of the pipeline, evaluated.
+    pub variables: Variables,
+    /// The commit's trace.
+    pub journey: RunJourney,
+}
+
+/// Reads the plan of a request: fetches the commit and expands its pipeline.
+///
+/// # Errors
+/// [`EngineError`]: the repository, or what is wrong with the pipeline.
+pub async fn plan_of(engine: &Engine, request: &super::store::record::RunRequest) -> Result<Plan, EngineError> {
+    let mirrors = super::agent::git::Mirrors::new(engine.config.state_dir.join("mirrors"), engine.config.git.clone());
+    let wanted = if request.commit.is_empty() { &request.reference } else { &request.commit };
+    let snapshot = match mirrors.fetch(&request.clone_url, wanted).await {
+        Ok(snapshot) => snapshot,
+        // A host may serve branches alone; the commit is then in its branch.
+        Err(error) if wanted == &request.commit => {
+            let mut snapshot = mirrors.fetch(&request.clone_url, &request.reference).await.map_err(|_| error)?;
+            snapshot.commit.clone_from(&request.commit);
+            snapshot
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (file, parameters) = (request.file.clone(), request.parameters.clone().into_iter().collect());
+    let variables = predefined::at_queue(engine, request);
+    let loaded = tokio::task::spawn_blocking(move || {
+        let source = snapshot.read_file(&file).map_err(|e| EngineError::Refused(e.to_string()))?;
+        super::load(&source, &file, &snapshot, &parameters, &variables).map_err(EngineError::Invalid)
+    });
+    loaded.await.map_err(|e| EngineError::Refused(format!("the plan could not be made: {e}")))?
+}
+
+/// What a run must refuse, unless told to leave it out.
+pub fn refused(plan: &Plan) -> Vec<plan::Gap> {
+    let mut gaps: Vec<plan::Gap> = plan.gaps.iter().filter(|g| g.standing == Standing::Gap).cloned().collect();
+    for job in plan.stages.iter().flat_map(|s| &s.jobs) {
+        let found = [
+            (job.container.is_some(), "container jobs", "the agent runs every job on this machine, not in a container"),
+            (!job.services.is_empty(), "services", "the agent starts no containers beside a job"),
+        ];
+        for (_, what, consequence) in found.into_iter().filter(|(is, ..)| *is) {
+            let (what, consequence) = (what.to_owned(), consequence.to_owned());
+            gaps.push(plan::Gap { what, standing: Standing::Gap, consequence, location: job.location.clone() });
+        }
+    }
+    gaps
+}
+
+/// Runs what the store has of a run: all of it, or, at a rerun, what has not ended well.
+pub async fn execute(engine: Arc<Engine>, id: u64, cancel: CancellationToken) {
+    let outcome = prepared(&engine, id, &cancel).await;
+    let ended = match outcome {
+        Ok(context) => {
+            let outcome = context.stages().await;
+            finish(&engine, id, outcome, None, Some(&context)).await
+        }
+        Err(error) => {
+            let outcome = if cancel.is_cancelled() { Outcome::Canceled } else { Outcome::Failed };
+            finish(&engine, id, outcome, Some(error.to_string()), None).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, run = id, "the end of a pipeline run could not be kept");
+    }
+    if let Err(error) = engine.store.retain(engine.config.keep_runs) {
+        tracing::warn!(%error, "old pipeline runs could not be removed");
+    }
+}
+
+/// Plan, number and variables of a run, before its first stage.
+async fn prepared(
+    engine: &Arc<Engine>,
+    id: u64,
+    cancel: &CancellationToken,
+) -> Result<Arc<RunContext>, EngineError> {
+    let record = engine.store.get(id)?;
+    let journey = RunJourney::begin(engine, &record);
+    super::service::statuses::post(engine, &record).await;
+    let plan = tokio::select! {
+        () = cancel.cancelled() => return Err(EngineError::Refused("The run was canceled.".into())),
+        plan = plan_of(engine, &record.request) => plan?,
+    };
+    let gaps = refused(&plan);
+    if !gaps.is_empty() && !record.request.skip_unsupported {
+        return Err(EngineError::Unsupported(gaps));
+    }
+    let masker = Arc::new(SecretMasker::default());
+    for secret in [&engine.access_token, &engine.webhook_secret] {
+        masker.add(secret);
+    }
+    for connection in engine.config.registries.values() {
+        masker.add(&connection.password);
+    }
+    masker.add(engine.config.git.as_ref().map_or("", |g| &g.token));
+    let mut context = RunContext {
+        engine: engine.clone(),
+        id,
+        plan,
+        masker,
+        cancel: cancel.clone(),
+        variables: Variables::default(),
+        journey,
+    };
+    context.variables = context.pipeline_variables(&record)?;
+    let first = record.started.is_none();
+    let name = if first { build_number::of(&context)? } else { record.name.clone() };
+    context.variables.put_readonly("Build.BuildNumber", &name);
+    engine.store.change(id, |run| {
+        run.name = name;
+        run.state = State::InProgress;
+        run.started.get_or_insert_with(Timestamp::now);
+        if run.stages.is_empty() {
+            run.stages = context.plan.stages.iter().map(stage_record).collect();
+        }
+    })?;
+    context.tell();
+    Ok(Arc::new(context))
+}
+
+impl RunContext {
+    /// The run as the store has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn record(&self) -> Result<RunRecord, StoreError> {
+        self.engine.store.get(self.id)
+    }
+
+    /// Changes the run; a failure to write is logged, as nobody above could do more.
+    pub fn change(&self, change: impl FnOnce(&mut RunRecord)) {
+        if let Err(error) = self.engine.store.change(self.id, change) {
+            tracing::error!(%error, run = self.id, "a change of a pipeline run could not be kept");
+        }
+    }
+
+    /// Tells whoever looks where the run stands.
+    pub fn tell(&self) {
+        if let Ok(record) = self.record() {
+            self.engine.record(journey::event_of(&record));
+        }
+    }
+
+    async fn stages(self: &Arc<Self>) -> Outcome {
+        let nodes = self.stage_nodes();
+        let outcomes = graph::run(&nodes, &self.cancel, |index| {
+            let context = self.clone();
+            async move { context.stage(index).await }
+        })
+        .await;
+        outcomes.values().copied().reduce(Outcome::and).unwrap_or(Outcome::Succeeded)
+    }
+
+    pub(super) fn stage_nodes(&self) -> Vec<Node> {
+        let node = |s: &plan::Stage| Node { name: s.name.clone(), after: s.depends_on.clone() };
+        self.plan.stages.iter().map(node).collect()
+    }
+
+    fn pipeline_variables(&self, record: &RunRecord) -> Result<Variables, EngineError> {
+        let mut variables = predefined::of_run(self, record);
+        let scope = RunScope {
+            variables: Value::Null,
+            dependencies: Value::Null,
+            stage_dependencies: Value::Null,
+            pipeline: self.pipeline_context(),
+            results: Dependencies { results: Vec::new() },
+            canceled: false,
+            store: &self.engine.store,
+            pipeline_name: &record.request.pipeline,
+        };
+        self.add_variables(&mut variables, &self.plan.variables, scope)
+            .map_err(|e| EngineError::Refused(e.to_string()))?;
+        for (name, value) in &record.request.variables {
+            let readonly = self.plan.variables.iter().any(|v| matches!(v,
+                plan::Variable::Value { name: n, readonly: true, .. } if n.eq_ignore_ascii_case(name)));
+            if readonly {
+                return Err(EngineError::Refused(format!("Overwriting readonly variable '{name}' is not permitted.")));
+            }
+            variables.put(name, value);
+        }
+        variables.teach(&self.masker);
+        Ok(variables)
+    }
+
+    /// Adds the variables of a level, evaluating `$[ ]` with what is known at that moment.
+    pub(super) fn add_variables(
+        &self,
+        variables: &mut Variables,
+        level: &[plan::Variable],
+        mut scope: RunScope<'_>,
+    ) -> Result<(), EngineError> {
+        for variable in level {
+            match variable {
+                plan::Variable::Value { name, value, readonly, .. } => {
+                    scope.variables = variables.context();
+                    let evaluated = expression::evaluate_runtime(value, &scope)
+                        .map_err(|e| EngineError::Refused(format!("variable {name}: {e}")))?;
+                    let value = evaluated.map_or_else(|| value.clone(), |v| v.text());
+                    // What an expression makes of a secret is one.
+                    let secret = variables.iter().any(|v| v.secret && !v.value.is_empty() && value.contains(&v.value));
+                    variables.insert(variables::Variable { name: name.clone(), value, secret, readonly: *readonly });
+                }
+                plan::Variable::Group { group, location } => {
+                    let Some(values) = self.engine.config.groups.get(group) else {
+                        return Err(EngineError::Refused(format!(
+                            "{location}: Variable group {group} could not be found. Declare it under [pipelines] in aksim.toml."
+                        )));
+                    };
+                    for (name, value) in values {
+                        let secret = value.secret;
+                        let value = value.value.clone();
+                        variables.insert(variables::Variable { name: name.clone(), value, secret, readonly: false });
+                    }
+                }
+            }
+        }
+        variables.teach(&self.masker);
+        Ok(())
+    }
+
+    /// `pipeline` of expressions.
+    pub(super) fn pipeline_context(&self) -> Value {
+        let start = self.record().ok().map(|r| r.started.unwrap_or(r.queued).to_string()).unwrap_or_default();
+        [("startTime".to_owned(), Value::String(start))].into_iter().collect()
+    }
+
+    /// Minutes of the pipeline as time.
+    pub(super) fn minutes(&self, minutes: u32) -> std::time::Duration {
+        self.engine.config.minute * minutes
+    }
+}
+
+fn stage_record(stage: &plan::Stage) -> StageRecord {
+    StageRecord {
+        name: stage.name.clone(),
+        display_name: stage.display_name.clone().unwrap_or_else(|| stage.name.clone()),
+        attempt: 1,
+        jobs: stage.jobs.iter().flat_map(legs::known_records).collect(),
+        ..StageRecord::default()
+    }
+}
+
+/// Keeps the end of a run and tells it: event, journey, commit status.
+async fn finish(
+    engine: &Arc<Engine>,
+    id: u64,
+    outcome: Outcome,
+    message: Option<String>,
+    context: Option<&Arc<RunContext>>,
+) -> Result<(), StoreError> {
+    let record = engine.store.change(id, |run| {
+        run.state = State::Completed;
+        run.result = Some(outcome);
+        run.finished = Some(Timestamp::now());
+        if let Some(message) = message {
+            run.message = message;
+        }
+        run.clone()
+    })?;
+    engine.active.lock().remove(&id);
+    engine.record(journey::event_of(&record));
+    match context {
+        Some(context) => context.journey.end(engine, &record),
+        None => RunJourney::begin(engine, &record).end(engine, &record),
+    }
+    super::service::statuses::post(engine, &record).await;
+    Ok(())
+}
+
+/// Makes what has not ended well pending again, one attempt later; `false` when there is nothing of the kind.
+pub fn reset_failed(run: &mut RunRecord) -> bool {
+    let failed = |result: Option<Outcome>| !result.is_some_and(Outcome::good);
+    if run.state != State::Completed || !failed(run.result) {
+        return false;
+    }
+    for stage in run.stages.iter_mut().filter(|s| failed(s.result)) {
+        (stage.state, stage.result, stage.finished) = (State::Pending, None, None);
+        stage.attempt += 1;
+        for job in stage.jobs.iter_mut().filter(|j| failed(j.result)) {
+            *job = JobRecord {
+                name: std::mem::take(&mut job.name),
+                job: std::mem::take(&mut job.job),
+                leg: job.leg.take(),
+                display_name: std::mem::take(&mut job.display_name),
+                environment: job.environment.take(),
+                attempt: job.attempt + 1,
+                ..JobRecord::default()
+            };
+        }
+    }
+    (run.state, run.result, run.finished) = (State::Pending, None, None);
+    run.message.clear();
+    true
+}
+
+/// Parameters as the parser wants them.
+pub type Parameters = IndexMap<String, serde_json::Value>;

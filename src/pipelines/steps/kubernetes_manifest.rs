@@ -1,0 +1,361 @@
+//! `KubernetesManifest@1`: deploy, createSecret, delete, scale, patch through the Kubernetes API.
+
+use super::{
+    Task,
+    docker::{connection, words},
+    glob,
+};
+use crate::{
+    cluster::{
+        apply::Applier,
+        manifests::{self, Manifest},
+        rollout::{Rollout, RolloutError, Target},
+    },
+    model::{
+        event::{EventBody, FlowRow, ServiceState},
+        ids::ServiceName,
+        image_ref::ImageRef,
+        journey::Hop,
+    },
+    pipelines::{
+        engine::ClusterConnection,
+        run::{StepContext, TaskError},
+    },
+};
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+    discovery::{ApiResource, Discovery, Scope},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Field manager of what pipelines apply; labels that `aksim up` has set stay.
+const FIELD_MANAGER: &str = "azure-pipelines";
+/// Label of a workload with the service that it is of.
+const SERVICE_LABEL: &str = "aksim.dev/service";
+/// How often a container may end on its way up: it may wait for others of the same deployment.
+const RESTARTS: i32 = 3;
+
+/// `KubernetesManifest@0` and `@1`.
+pub struct KubernetesManifest;
+
+#[async_trait]
+impl Task for KubernetesManifest {
+    async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
+        let cluster = step.job.run.engine.config.cluster.clone();
+        let cluster = cluster.ok_or_else(|| TaskError::Failed("there is no cluster in this environment".into()))?;
+        if let Some(name) = step.input("kubernetesServiceConnection").or_else(|| step.input("azureSubscriptionConnection")) {
+            step.log.write(&format!("Service connection '{name}' stands for the local cluster."));
+        }
+        let manifest = Work { step, cluster };
+        let action = step.input("action").unwrap_or("deploy");
+        match action.to_ascii_lowercase().as_str() {
+            "deploy" => manifest.deploy().await,
+            "createsecret" => manifest.create_secret().await,
+            "delete" => manifest.delete().await,
+            "scale" => manifest.scale().await,
+            "patch" => manifest.patch().await,
+            "bake" | "promote" | "reject" => Err(TaskError::Failed(format!(
+                "KubernetesManifest: action '{action}' is not supported by the local agent."))),
+            other => Err(TaskError::Failed(format!("KubernetesManifest: '{other}' is not an action."))),
+        }
+    }
+}
+
+struct Work<'a, 'b> {
+    step: &'a StepContext<'b>,
+    cluster: ClusterConnection,
+}
+
+fn refused(what: &str, error: &kube::Error) -> TaskError {
+    match error {
+        kube::Error::Api(status) => TaskError::Failed(format!("{what}: {}", status.message)),
+        other => TaskError::Failed(format!("{what}: {other}")),
+    }
+}
+
+impl Work<'_, '_> {
+    fn namespace(&self) -> Option<&str> {
+        self.step.input("namespace")
+    }
+
+    async fn deploy(&self) -> Result<(), TaskError> {
+        let strategy = self.step.input("strategy").unwrap_or("none");
+        if !strategy.eq_ignore_ascii_case("none") {
+            return Err(TaskError::Failed(format!("KubernetesManifest: strategy '{strategy}' is not supported by the local agent.")));
+        }
+        let manifests = self.manifests()?;
+        let images = self.images()?;
+        let secrets = self.step.lines("imagePullSecrets");
+        let mut applier =
+            Applier::new(self.cluster.client.clone(), &self.cluster.environment).managed_by(FIELD_MANAGER);
+        let mut targets = Vec::new();
+        for mut manifest in manifests {
+            let mut ours = None;
+            for image in &images {
+                if manifests::substitute_image(&mut manifest.object, image) > 0 {
+                    ours = Some(image.clone());
+                }
+            }
+            add_pull_secrets(&mut manifest.object, &secrets);
+            self.step.log.command(&format!("apply {}/{} -n {}", manifest.kind(), manifest.name(), manifest.namespace()));
+            let applied = applier.apply(&manifest).await.map_err(|e| TaskError::Failed(e.to_string()))?;
+            self.step.log.write(&format!("{}/{} configured", manifest.kind().to_lowercase(), manifest.name()));
+            if manifest.kind() == "Deployment" {
+                targets.push(self.target(&manifest, &applied, ours));
+            }
+        }
+        let run = &self.step.job.run;
+        run.journey.hop(&run.engine, Hop::Applied, &format!("{} object(s) by run {}", targets.len(), run.id));
+        for (target, service, image) in targets {
+            self.roll_out(target, service, image).await?;
+        }
+        Ok(())
+    }
+
+    fn manifests(&self) -> Result<Vec<Manifest>, TaskError> {
+        let lines = self.step.lines("manifests");
+        let lines: Vec<String> = lines.iter().flat_map(|l| l.split(',')).map(|l| l.trim().to_owned()).collect();
+        let found = glob::find(&self.step.sources(), &lines)?;
+        if found.is_empty() {
+            return Err(TaskError::Failed(format!("No manifest file(s) matching {} was found.", lines.join(" "))));
+        }
+        let mut loaded = manifests::load(&found).map_err(|e| TaskError::Failed(e.to_string()))?;
+        if let Some(namespace) = self.namespace() {
+            for manifest in &mut loaded {
+                manifest.object["metadata"]["namespace"] = namespace.into();
+            }
+        }
+        Ok(loaded)
+    }
+
+    fn images(&self) -> Result<Vec<ImageRef>, TaskError> {
+        let lines = self.step.lines("containers");
+        let parse = |text: &String| text.parse::<ImageRef>().map_err(|e| TaskError::Failed(e.to_string()));
+        lines.iter().map(parse).collect()
+    }
+
+    fn target(
+        &self,
+        manifest: &Manifest,
+        applied: &DynamicObject,
+        image: Option<ImageRef>,
+    ) -> (Target, Option<ServiceName>, Option<ImageRef>) {
+        let target = Target {
+            namespace: manifest.namespace().to_owned(),
+            deployment: manifest.name().to_owned(),
+            generation: applied.metadata.generation.unwrap_or(0),
+            image: image.as_ref().map(ToString::to_string),
+            restarts: RESTARTS,
+        };
+        (target, applied.labels().get(SERVICE_LABEL).map(|s| ServiceName::new(s.clone())), image)
+    }
+
+    async fn roll_out(
+        &self,
+        target: Target,
+        service: Option<ServiceName>,
+        image: Option<ImageRef>,
+    ) -> Result<(), TaskError> {
+        let run = &self.step.job.run;
+        let seconds = self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0).unwrap_or(600);
+        let name = target.deployment.clone();
+        self.step.log.command(&format!("rollout status deployment/{name} --timeout {seconds}s"));
+        let tell = |state, message: &str| {
+            let Some(service) = service.clone() else { return };
+            let version = image.as_ref().and_then(|i| i.tag.clone());
+            let message = message.to_owned();
+            run.engine.record(EventBody::Service { service, state, version, message, endpoints: Vec::new() });
+        };
+        tell(ServiceState::RollingOut, &format!("run {}", run.id));
+        let rollout = Rollout::new(&self.cluster.client, &self.cluster.dialer, target);
+        let waited = rollout
+            .wait(Duration::from_secs(seconds), &self.step.cancel, |(hop, at, detail)| {
+                self.step.log.write(&format!("{}: {detail}", hop.name()));
+                run.journey.hop_at(&run.engine, hop, at, &format!("{name}: {detail}"));
+            })
+            .await;
+        let result = match waited {
+            Ok(()) => {
+                self.step.log.write(&format!("deployment \"{name}\" successfully rolled out"));
+                tell(ServiceState::Ready, "");
+                Ok(())
+            }
+            Err(RolloutError::Cancelled) => Err(TaskError::Cancelled),
+            Err(error) => {
+                tell(ServiceState::Failed, &error.to_string());
+                Err(TaskError::Failed(format!("deployment {name}: {error}")))
+            }
+        };
+        let image = image.map(|i| format!(" with {i}")).unwrap_or_default();
+        run.journey.flow(&run.engine, FlowRow::Deploy, result.is_ok(), format!("{name} deployed by run {}{image}", run.id));
+        result
+    }
+
+    async fn create_secret(&self) -> Result<(), TaskError> {
+        let name = self.step.required("secretName")?.to_owned();
+        let docker = self.step.input("secretType").is_none_or(|t| t.eq_ignore_ascii_case("dockerRegistry"));
+        let (kind, data) = if docker {
+            let connection = connection(self.step, self.step.required("dockerRegistryEndpoint")?)?;
+            let auth = STANDARD.encode(format!("{}:{}", connection.username, connection.password));
+            let config = json!({"auths": {&connection.login_server: {
+                "username": connection.username, "password": connection.password, "auth": auth}}});
+            ("kubernetes.io/dockerconfigjson", BTreeMap::from([(".dockerconfigjson".to_owned(), config.to_string().into_bytes())]))
+        } else {
+            ("Opaque", self.literals()?)
+        };
+        let data: BTreeMap<String, String> = data.into_iter().map(|(k, v)| (k, STANDARD.encode(v))).collect();
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data});
+        let api: Api<Secret> = Api::namespaced(self.cluster.client.clone(), self.namespace().unwrap_or("default"));
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&name, &parameters, &Patch::Apply(&object)).await.map_err(|e| refused(&format!("secret {name}"), &e))?;
+        self.step.log.write(&format!("secret/{name} configured"));
+        Ok(())
+    }
+
+    /// `--from-literal=key=value` and `--from-file=[key=]path` of `secretArguments`.
+    fn literals(&self) -> Result<BTreeMap<String, Vec<u8>>, TaskError> {
+        let mut data = BTreeMap::new();
+        let words = words(self.step.input("secretArguments").unwrap_or_default())?;
+        let mut words = words.iter().flat_map(|w| match w.split_once('=') {
+            Some((option, rest)) if option.starts_with("--") => vec![option.to_owned(), rest.to_owned()],
+            _ => vec![w.clone()],
+        });
+        while let Some(option) = words.next() {
+            let value = words.next().ok_or_else(|| TaskError::Failed(format!("{option} needs a value")))?;
+            match (option.as_str(), value.split_once('=')) {
+                ("--from-literal", Some((key, value))) => drop(data.insert(key.to_owned(), value.as_bytes().to_vec())),
+                ("--from-file", pair) => {
+                    let path = self.step.path(pair.map_or(value.as_str(), |(_, path)| path));
+                    let key = pair.map_or_else(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned(), |(k, _)| k.to_owned());
+                    data.insert(key, std::fs::read(&path).map_err(|e| TaskError::file("read", &path, &e))?);
+                }
+                _ => return Err(TaskError::Failed(format!("secretArguments: {option} is not supported"))),
+            }
+        }
+        Ok(data)
+    }
+
+    async fn delete(&self) -> Result<(), TaskError> {
+        let words = words(self.step.required("arguments")?)?;
+        let mut words: Vec<&str> = words.iter().map(String::as_str).filter(|w| *w != "--ignore-not-found").collect();
+        if let Some(at) = words.iter().position(|w| *w == "-n" || *w == "--namespace") {
+            words.drain(at..(at + 2).min(words.len()));
+        }
+        let pairs: Vec<(&str, &str)> = match words.as_slice() {
+            [kind, names @ ..] if !kind.contains('/') && !names.is_empty() => names.iter().map(|n| (*kind, *n)).collect(),
+            all => all.iter().filter_map(|w| w.split_once('/')).collect(),
+        };
+        if pairs.is_empty() || pairs.iter().any(|(k, n)| k.starts_with('-') || n.starts_with('-')) {
+            return Err(TaskError::Failed("delete: arguments must be KIND NAME… or KIND/NAME…".into()));
+        }
+        for (kind, name) in pairs {
+            let api = self.api(kind).await?;
+            match api.delete(name, &DeleteParams::default()).await {
+                Ok(_) => self.step.log.write(&format!("{kind}/{name} deleted")),
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    self.step.log.write(&format!("{kind}/{name} not found"));
+                }
+                Err(error) => return Err(refused(&format!("delete {kind}/{name}"), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn scale(&self) -> Result<(), TaskError> {
+        let (kind, name) = (self.step.required("kind")?, self.step.required("name")?);
+        let replicas: u32 = self.step.required("replicas")?.parse().map_err(|_| TaskError::Failed("replicas is not a number".into()))?;
+        let patch = json!({"spec": {"replicas": replicas}});
+        let api = self.api(kind).await?;
+        api.patch_scale(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .map_err(|e| refused(&format!("scale {kind}/{name}"), &e))?;
+        self.step.log.write(&format!("{kind}/{name} scaled to {replicas}"));
+        Ok(())
+    }
+
+    async fn patch(&self) -> Result<(), TaskError> {
+        let (kind, name) = (self.step.required("kind")?, self.step.required("name")?);
+        let patch: Value = serde_json::from_str(self.step.required("patch")?)
+            .map_err(|e| TaskError::Failed(format!("patch is not JSON: {e}")))?;
+        let api = self.api(kind).await?;
+        let parameters = PatchParams::default();
+        let done = match self.step.input("mergeStrategy").unwrap_or("strategic") {
+            "merge" => api.patch(name, &parameters, &Patch::Merge(&patch)).await,
+            "strategic" => api.patch(name, &parameters, &Patch::Strategic(&patch)).await,
+            other => return Err(TaskError::Failed(format!("mergeStrategy '{other}' is not supported"))),
+        };
+        done.map_err(|e| refused(&format!("patch {kind}/{name}"), &e))?;
+        self.step.log.write(&format!("{kind}/{name} patched"));
+        Ok(())
+    }
+
+    /// The API of a kind, by kind, plural or short name as the cluster tells them.
+    async fn api(&self, kind: &str) -> Result<Api<DynamicObject>, TaskError> {
+        let discovery = Discovery::new(self.cluster.client.clone()).run().await.map_err(|e| refused("discovery", &e))?;
+        let wanted = kind.to_lowercase();
+        let short = SHORT_NAMES.iter().find(|(s, _)| *s == wanted).map_or(wanted.as_str(), |(_, kind)| *kind);
+        let known = |r: &ApiResource| r.kind.to_lowercase() == short || r.plural == short;
+        let found = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources).find(|(r, _)| known(r));
+        let (resource, capabilities) =
+            found.ok_or_else(|| TaskError::Failed(format!("the cluster does not serve '{kind}'")))?;
+        Ok(match capabilities.scope {
+            Scope::Namespaced => {
+                Api::namespaced_with(self.cluster.client.clone(), self.namespace().unwrap_or("default"), &resource)
+            }
+            Scope::Cluster => Api::all_with(self.cluster.client.clone(), &resource),
+        })
+    }
+}
+
+const SHORT_NAMES: &[(&str, &str)] = &[
+    ("deploy", "deployment"),
+    ("svc", "service"),
+    ("cm", "configmap"),
+    ("ing", "ingress"),
+    ("sts", "statefulset"),
+    ("ds", "daemonset"),
+    ("po", "pod"),
+    ("ns", "namespace"),
+    ("rs", "replicaset"),
+    ("hpa", "horizontalpodautoscaler"),
+];
+
+/// Adds pull secrets to every pod template.
+fn add_pull_secrets(object: &mut Value, secrets: &[String]) {
+    if secrets.is_empty() {
+        return;
+    }
+    for pointer in ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
+        let Some(spec) = object.pointer_mut(pointer).and_then(Value::as_object_mut) else { continue };
+        let list = spec.entry("imagePullSecrets").or_insert_with(|| json!([]));
+        let Some(list) = list.as_array_mut() else { continue };
+        for secret in secrets {
+            if !list.iter().any(|s| s["name"] == secret.as_str()) {
+                list.push(json!({"name": secret}));
+            }
+        }
+    }
+    if object["kind"] == "Pod"
+        && let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut)
+    {
+        let names: Vec<Value> = secrets.iter().map(|s| json!({"name": s})).collect();
+        spec.insert("imagePullSecrets".into(), names.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_secrets_reach_the_pods_once() {
+        let mut object = json!({"kind": "Deployment", "spec": {"template": {"spec": {"imagePullSecrets": [{"name": "a"}]}}}});
+        add_pull_secrets(&mut object, &["a".into(), "b".into()]);
+        assert_eq!(object["spec"]["template"]["spec"]["imagePullSecrets"], json!([{"name": "a"}, {"name": "b"}]));
+    }
+}
