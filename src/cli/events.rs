@@ -34,10 +34,6 @@ pub fn line(event: &Event) -> Option<String> {
         EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => {
             return None;
         }
-        EventBody::PipelineRun { run } => {
-            let state = run.result.as_deref().unwrap_or(&run.state);
-            format!("{} #{} {state} ({})", run.pipeline, run.name, run.message)
-        }
         EventBody::Warning { subject, message, hint } => warning(subject, message, hint.as_deref()),
     };
     Some(format!("{time} {text}"))

@@ -14,7 +14,6 @@ mod imports;
 mod kubectl;
 mod kubectl_debug;
 mod kubectl_workloads;
-mod pipelines;
 mod pipelines_plan;
 mod registry;
 mod rollout;

@@ -4,12 +4,14 @@ use super::{client::AgentClient, config::Ipv4Network, wire::AgentRequest};
 use crate::{node::runtime::NodeNetwork, runtime::net::Dialer};
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use socket2::TcpKeepalive;
 use std::{
     collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
     sync::Arc,
+    time::Duration,
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
@@ -72,7 +74,15 @@ impl ContainerNetwork {
     }
 }
 
+/// How long the other side's kernel may leave what was sent unconfirmed. It confirms at once, however
+/// busy the process; one that does not has gone, with a node or the network of a pod, and said nothing.
+const SILENCE: Duration = Duration::from_secs(2);
+
 async fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
+    let options = socket2::SockRef::from(&socket);
+    options.set_tcp_user_timeout(Some(SILENCE))?;
+    let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(Duration::from_secs(1)).with_retries(2);
+    options.set_tcp_keepalive(&alive)?;
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)

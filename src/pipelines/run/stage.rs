@@ -115,7 +115,9 @@ impl RunContext {
                 tracing::info!(run = self.id, stage = stage.name, by, "approved");
                 Ok(())
             }
-            Answer::Rejected(by) => Err((Outcome::Failed, format!("{by} rejected the deployment to {}", reasons.join(", ")))),
+            Answer::Rejected(by) => {
+                Err((Outcome::Failed, format!("{by} rejected the deployment to {}", reasons.join(", "))))
+            }
             Answer::TimedOut => Err((Outcome::Failed, format!("nobody approved {} in time", reasons.join(", ")))),
             Answer::Cancelled => Err((Outcome::Canceled, String::new())),
         }

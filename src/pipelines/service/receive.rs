@@ -45,7 +45,11 @@ async fn push(engine: &Arc<Engine>, delivery: &Delivery) -> bool {
     // A newer push may have moved the branch; this delivery is about its own commit.
     snapshot.commit.clone_from(&push.request.commit);
     if snapshot.read_file(&push.request.file).is_err() {
-        tracing::info!(repository = push.request.repository, file = push.request.file, "no pipeline at the pushed commit");
+        tracing::info!(
+            repository = push.request.repository,
+            file = push.request.file,
+            "no pipeline at the pushed commit"
+        );
         return true;
     }
     let plan = match run::plan_of(engine, &push.request).await {
@@ -95,7 +99,8 @@ pub async fn release_batch(engine: &Arc<Engine>, inbox: &Arc<Inbox>, ended: u64)
     let mut waiting: Vec<(Delivery, RunRequest)> = Vec::new();
     for delivery in inbox.waiting().into_iter().filter(|d| d.event == "push") {
         let Some(push) = Push::read(engine, &delivery.payload) else { continue };
-        let same = push.request.pipeline == record.request.pipeline && push.request.reference == record.request.reference;
+        let same =
+            push.request.pipeline == record.request.pipeline && push.request.reference == record.request.reference;
         if same {
             waiting.push((delivery, push.request));
         }
@@ -121,7 +126,8 @@ impl Push {
         let text = |pointer: &str| payload.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (reference, commit) = (text("/ref"), text("/after"));
         let deleted = payload.get("deleted").and_then(Value::as_bool).unwrap_or(false);
-        if deleted || is_null(&commit) || !(reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/")) {
+        if deleted || is_null(&commit) || !(reference.starts_with("refs/heads/") || reference.starts_with("refs/tags/"))
+        {
             return None;
         }
         let repository = text("/repository/full_name");
@@ -159,8 +165,19 @@ impl Push {
     /// `[skip ci]` and its spellings, which Azure documents, in the commit's message.
     fn skip_ci(&self) -> bool {
         let message = self.request.message.to_lowercase();
-        let spellings = ["[skip ci]", "[ci skip]", "skip-checks: true", "skip-checks:true", "[skip azurepipelines]",
-            "[azurepipelines skip]", "[skip azpipelines]", "[azpipelines skip]", "[skip azp]", "[azp skip]", "***no_ci***"];
+        let spellings = [
+            "[skip ci]",
+            "[ci skip]",
+            "skip-checks: true",
+            "skip-checks:true",
+            "[skip azurepipelines]",
+            "[azurepipelines skip]",
+            "[skip azpipelines]",
+            "[azpipelines skip]",
+            "[skip azp]",
+            "[azp skip]",
+            "***no_ci***",
+        ];
         let branch = branch_name(&self.request.reference);
         !branch.is_empty() && spellings.iter().any(|s| message.contains(s))
     }

@@ -9,9 +9,9 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     collections::VecDeque,
     io,
@@ -108,7 +108,8 @@ impl Inbox {
     /// Deliveries that were taken and not done with when the last process ended, oldest first.
     pub fn waiting(&self) -> Vec<Delivery> {
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = files.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> =
+            files.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
         files.sort_by_key(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
         files.iter().filter_map(|p| serde_json::from_slice(&std::fs::read(p).ok()?).ok()).collect()
     }
@@ -238,7 +239,10 @@ mod tests {
         assert_eq!(take(&inbox, "application/json", &signature("t", &body), "1", &body), Err(Refusal::Signature));
         assert_eq!(take(&inbox, "application/json", &good, "../1", &body), Err(Refusal::Delivery));
         let broken = Bytes::from_static(b"{");
-        assert!(matches!(take(&inbox, "application/json", &signature("s", &broken), "1", &broken), Err(Refusal::Body(_))));
+        assert!(matches!(
+            take(&inbox, "application/json", &signature("s", &broken), "1", &broken),
+            Err(Refusal::Body(_))
+        ));
         take(&inbox, "application/json; charset=utf-8", &good, "1", &body).unwrap();
         assert_eq!(take(&inbox, "application/json", &good, "1", &body), Err(Refusal::Replay("1".into())));
         let again = Inbox::open(dir.path()).unwrap();

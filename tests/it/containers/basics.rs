@@ -1,6 +1,6 @@
 //! One pod, one container: start, logs, exec, exit, network doors.
 
-use super::support::{Node, log_has, serve};
+use super::support::{DEADLINE, Node, log_has, serve};
 use aksim::node::runtime::NodeRuntime;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -67,5 +67,30 @@ async fn pods_reach_each_other_and_the_daemon_reaches_them() {
     let mut stream = network.dial_sandbox(&client, 8080).await.unwrap();
     stream.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "local\n");
+    node.stop().await;
+}
+
+/// A pod whose network has gone says nothing: neither that it received, nor that it is closed.
+#[tokio::test]
+async fn a_connection_to_a_pod_that_is_gone_ends() {
+    let node = Node::start().await;
+    let pod = node.pod([0, 8]).await;
+    let mut server = node.shell(&serve("nc -ll -p 80 -e cat", 80));
+    server.security.add_capabilities.push("NET_ADMIN".into());
+    let id = node.runtime.start_container(&pod, server).await.unwrap();
+    log_has(&node, &id, "listening").await;
+    let network = node.runtime.network();
+    let dial = || network.dial("10.244.0.8:80".parse().unwrap());
+    let (mut idle, mut asking) = (dial().await.unwrap(), dial().await.unwrap());
+    for stream in [&mut idle, &mut asking] {
+        stream.write_all(b"a").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'a');
+    }
+    let (code, _, said) = node.exec(&id, &["/bin/ip", "link", "set", "eth0", "down"], None).await;
+    assert_eq!(code, 0, "{said}");
+    asking.write_all(b"b").await.unwrap();
+    let ends = tokio::time::timeout(DEADLINE, async { tokio::join!(asking.read_u8(), idle.read_u8()) }).await;
+    let (asking, idle) = ends.expect("both end before their request's own deadline");
+    assert!(asking.is_err() && idle.is_err(), "{asking:?} {idle:?}");
     node.stop().await;
 }
