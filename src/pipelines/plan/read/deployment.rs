@@ -2,7 +2,7 @@
 
 use super::{Inherited, Reader};
 use crate::pipelines::{
-    plan::{Action, Deployment, DeploymentStrategy, Environment, Hook, Hooks, Step, TaskCall},
+    plan::{Action, Deployment, DeploymentStrategy, Environment, Hook, Hooks, Step, TaskCall, tasks},
     template::{Lazy, Map, Variables},
     yaml::{Kind, Mark},
 };
@@ -157,7 +157,9 @@ fn add_download(hooks: &mut Hooks, mark: &Mark) {
         return;
     }
     if let Some(deploy) = &mut hooks.deploy {
-        let inputs = IndexMap::from([("buildType".to_owned(), "current".to_owned())]);
+        let given = IndexMap::from([("buildType".to_owned(), "current".to_owned())]);
+        let inputs =
+            tasks::find("DownloadPipelineArtifact", "2").map(|task| task.check(&given).inputs).unwrap_or(given);
         let task = TaskCall { name: "DownloadPipelineArtifact".to_owned(), version: "2".to_owned(), inputs };
         deploy.steps.insert(0, Step::of(Action::Task(task), mark.location()));
     }

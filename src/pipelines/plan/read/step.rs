@@ -116,6 +116,7 @@ impl Reader<'_> {
     pub(super) fn steps(&mut self, value: &Lazy, above: &Inherited) -> Vec<Step> {
         let mut steps = Vec::new();
         for item in self.loader.items(value) {
+            let before = self.loader.errors.len();
             let Some(mut map) = self.loader.map(&item) else { continue };
             if let Some(reference) = map.take("template") {
                 let arguments = map.take("parameters");
@@ -129,7 +130,7 @@ impl Reader<'_> {
                 self.loader.close();
                 continue;
             }
-            steps.extend(self.step(map, &item));
+            steps.extend(self.step(map, &item, before));
         }
         let mut seen = std::collections::HashSet::new();
         for step in &steps {
@@ -143,8 +144,10 @@ impl Reader<'_> {
         steps
     }
 
-    fn step(&mut self, mut map: Map, item: &Lazy) -> Option<Step> {
+    /// `before` is how many mistakes there were before the step was opened.
+    fn step(&mut self, mut map: Map, item: &Lazy, before: usize) -> Option<Step> {
         let action = self.action(&mut map, item);
+        let silent = action.is_none() && self.loader.errors.len() == before;
         let mut step = Step::of(Action::NoDownload {}, item.location());
         step.name = self.step_name(&mut map);
         step.display_name = self.some_text(&mut map, "displayName");
@@ -155,18 +158,13 @@ impl Reader<'_> {
         step.retry_count_on_task_failure = self.late_number(&mut map, "retryCountOnTaskFailure");
         step.target = map.take("target").and_then(|v| self.target(&v));
         step.env = map.take("env").map(|v| self.dictionary(&v)).unwrap_or_default();
-        if action.is_none() && self.is_unknown(&map) {
+        if silent && map.is_empty() {
             let hint = "a step is a task, script, bash, pwsh, powershell, checkout, publish, download or template";
             self.loader.error_hint(&item.node.mark, "A step needs to say what it does", hint);
         }
         self.loader.finish(map);
         step.action = action?;
         Some(step)
-    }
-
-    /// Nothing is left that [`crate::pipelines::template::Loader::finish`] would name.
-    fn is_unknown(&self, map: &Map) -> bool {
-        map.is_empty()
     }
 
     fn step_name(&mut self, map: &mut Map) -> Option<String> {
