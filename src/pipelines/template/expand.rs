@@ -99,7 +99,7 @@ impl Loader<'_> {
                 let mut map = self.map(&lazy.at(Rc::clone(&node)))?;
                 let mut entries = Vec::new();
                 for entry in map.rest() {
-                    let key = Node::result(Value::from(entry.key), entry.mark);
+                    let key = self.placed(Value::from(entry.key), &entry.mark);
                     entries.push((Rc::new(key), self.deep(&entry.value)?));
                 }
                 Kind::Mapping(entries)

@@ -85,7 +85,7 @@ impl Loader<'_> {
         }
         if let [Segment::Expression(expression)] = parts.as_slice() {
             let value = self.evaluate(expression, lazy)?;
-            return Some(Rc::new(Node::result(value, mark.clone())));
+            return Some(Rc::new(self.placed(value, mark)));
         }
         let mut result = String::new();
         for part in parts {

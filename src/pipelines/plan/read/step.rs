@@ -1,6 +1,6 @@
 //! Steps: tasks, and the shortcuts for them.
 
-use super::{Inherited, Reader};
+use super::Reader;
 use crate::pipelines::{
     error::Location,
     expression::Slot,
@@ -113,7 +113,7 @@ impl Step {
 
 impl Reader<'_> {
     /// `steps:`, with templates.
-    pub(super) fn steps(&mut self, value: &Lazy, above: &Inherited) -> Vec<Step> {
+    pub(super) fn steps(&mut self, value: &Lazy) -> Vec<Step> {
         let mut steps = Vec::new();
         for item in self.loader.items(value) {
             let before = self.loader.errors.len();
@@ -123,7 +123,7 @@ impl Reader<'_> {
                 self.loader.finish(map);
                 let Some(mut inner) = self.loader.open(&reference, arguments) else { continue };
                 match inner.take("steps") {
-                    Some(value) => steps.extend(self.steps(&value, above)),
+                    Some(value) => steps.extend(self.steps(&value)),
                     None => self.loader.error(&inner.mark.clone(), "Expected 'steps' in a template of steps"),
                 }
                 self.loader.finish(inner);
