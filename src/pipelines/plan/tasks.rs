@@ -44,6 +44,9 @@ pub struct Input {
     /// All values it may have; empty means any.
     #[serde(default)]
     pub values: Vec<String>,
+    /// Any value is not done here, with the consequence.
+    #[serde(default)]
+    pub gap: Option<String>,
     /// Values that are Azure's and not done here, with the consequence.
     #[serde(default)]
     pub gaps: IndexMap<String, String>,
@@ -137,6 +140,9 @@ impl Task {
             }
             return;
         };
+        if let Some(gap) = &input.gap {
+            checked.gaps.push(format!("{}: {gap}", input.name));
+        }
         if value.contains("$(") || value.contains("$[") {
             return;
         }
