@@ -16,8 +16,18 @@ const MAX_BYTES: usize = 8 << 20;
 /// # Errors
 /// The text cannot be read, knows a name the scope does not, or a value does not convert.
 pub fn evaluate(text: &str, scope: &dyn Scope) -> Result<Value, ExpressionError> {
+    evaluate_counted(text, scope).map(|(value, _)| value)
+}
+
+/// The same, with the bytes that were read and made on the way: what an evaluation costs.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_counted(text: &str, scope: &dyn Scope) -> Result<(Value, usize), ExpressionError> {
     let tree = parse(text, scope)?;
-    Evaluator { scope, bytes: Cell::new(0) }.value(&tree)
+    let evaluator = Evaluator { scope, bytes: Cell::new(text.len()) };
+    let value = evaluator.value(&tree)?;
+    Ok((value, evaluator.bytes.get()))
 }
 
 /// Reads an expression and checks its names; evaluates nothing.
@@ -118,6 +128,9 @@ impl Evaluator<'_> {
             _ => {}
         }
         let values = arguments.iter().map(|a| self.value(a)).collect::<Result<Vec<_>, _>>()?;
+        for value in &values {
+            self.count(value)?;
+        }
         let room = MAX_BYTES.saturating_sub(self.bytes.get());
         let value = functions::call(&known, &values, room)?;
         self.sized(value)
@@ -125,13 +138,19 @@ impl Evaluator<'_> {
 
     /// Counts what an evaluation makes, so that texts cannot grow by repetition.
     fn sized(&self, value: Value) -> Result<Value, ExpressionError> {
-        let size = match &value {
+        self.count(&value)?;
+        Ok(value)
+    }
+
+    fn count(&self, value: &Value) -> Result<(), ExpressionError> {
+        let size = match value {
             Value::String(text) => text.len(),
             Value::Array(items) => items.len() * size_of::<Value>(),
+            Value::Object(map) => map.len() * size_of::<Value>(),
             _ => 0,
         };
         self.bytes.set(self.bytes.get() + size);
-        if self.bytes.get() > MAX_BYTES { Err(ExpressionError::TooLarge) } else { Ok(value) }
+        if self.bytes.get() > MAX_BYTES { Err(ExpressionError::TooLarge) } else { Ok(()) }
     }
 }
 

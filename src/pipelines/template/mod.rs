@@ -171,7 +171,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Counts work; false once the limit is passed, and then nothing more is expanded.
-    fn spend(&mut self, units: usize, mark: &Mark) -> bool {
+    pub fn spend(&mut self, units: usize, mark: &Mark) -> bool {
         let within = self.work <= MAX_WORK;
         self.work = self.work.saturating_add(units);
         if within && self.work > MAX_WORK {
