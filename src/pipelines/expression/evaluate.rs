@@ -11,6 +11,9 @@ use std::{cell::Cell, sync::Arc};
 /// Bytes one evaluation may make. Azure's limit for a whole pipeline is 20 MB.
 const MAX_BYTES: usize = 8 << 20;
 
+/// Contexts of the service, whose properties are compared without case.
+const CONTEXTS: [&str; 5] = ["variables", "pipeline", "resources", "dependencies", "stageDependencies"];
+
 /// Evaluates an expression without its brackets, as a condition has it.
 ///
 /// # Errors
@@ -64,13 +67,14 @@ impl Evaluator<'_> {
             Tree::Call(name, arguments) => self.call(name, arguments),
             Tree::Chain(base, links) => {
                 // A parameter that is not there is an error; anything else that is not there is null.
-                let strict = matches!(&**base, Tree::Name(name) if name.eq_ignore_ascii_case("parameters"));
-                self.follow(self.value(base)?, links, strict)
+                let named = |known: &str| matches!(&**base, Tree::Name(name) if name.eq_ignore_ascii_case(known));
+                let exact = !CONTEXTS.iter().any(|known| named(known));
+                self.follow(self.value(base)?, links, named("parameters"), exact)
             }
         }
     }
 
-    fn follow(&self, mut value: Value, links: &[Link], strict: bool) -> Result<Value, ExpressionError> {
+    fn follow(&self, mut value: Value, links: &[Link], strict: bool, exact: bool) -> Result<Value, ExpressionError> {
         let mut filtered = false;
         for (at, link) in links.iter().enumerate() {
             let index = match link {
@@ -89,7 +93,9 @@ impl Evaluator<'_> {
                     return Err(ExpressionError::KeyNotFound(name));
                 }
             }
-            value = if filtered { filter(&value, &index) } else { value.index(&index) };
+            // The names of parameters are compared without case; what is in their values is not.
+            let exact = exact && !(strict && at == 0);
+            value = if filtered { filter(&value, &index, exact) } else { value.index_by(&index, exact) };
         }
         Ok(value)
     }
@@ -171,9 +177,10 @@ fn children(value: &Value) -> Vec<Value> {
 }
 
 /// A property of each item of a filtered array; items without it are left out.
-fn filter(value: &Value, index: &Value) -> Value {
+fn filter(value: &Value, index: &Value, exact: bool) -> Value {
     let Value::Array(items) = value else { return Value::Null };
     let found = items.iter().filter_map(|item| match item {
+        Value::Object(map) if exact => map.get(&index.text()).cloned(),
         Value::Object(map) => property(map, &index.text()).cloned(),
         Value::Array(_) => Some(item.index(index)).filter(|v| !matches!(v, Value::Null)),
         _ => None,

@@ -84,6 +84,11 @@ pub fn all() -> &'static [Task] {
     &table().task
 }
 
+/// Tasks that are not done here: names, and what follows.
+pub fn gaps() -> &'static IndexMap<String, String> {
+    &table().gap
+}
+
 /// A task by name, without case, and version (`2`, or pinned, `2.1.0`).
 pub fn find(name: &str, version: &str) -> Option<&'static Task> {
     let major: u32 = version.split('.').next()?.parse().ok()?;
