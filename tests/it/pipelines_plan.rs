@@ -1,5 +1,5 @@
 //! Golden pairs of pipelines: `fixtures/pipelines/NAME.yml` → `NAME.plan.yaml`, and
-//! `fixtures/pipelines/errors/NAME.yml` → `NAME.txt`. `AKSIM_UPDATE=1` writes them anew.
+//! `fixtures/pipelines/errors/NAME.yml` → `NAME.txt`. `AKSIM_UPDATE_FIXTURES=1` writes them anew.
 //!
 //! A pipeline may begin with comments `# parameters: {…}` and `# variables: {…}` (JSON): the values of its run.
 
@@ -57,7 +57,7 @@ fn pipelines(folder: &Path) -> Vec<PathBuf> {
 
 /// Compares with what is kept, or keeps it.
 fn golden(path: &Path, actual: &str, differences: &mut Vec<String>) {
-    if std::env::var_os("AKSIM_UPDATE").is_some() {
+    if std::env::var_os("AKSIM_UPDATE_FIXTURES").is_some() {
         std::fs::write(path, actual).unwrap();
         return;
     }
@@ -99,7 +99,7 @@ fn pipelines_expand_to_their_plans() {
             Err(errors) => differences.push(format!("{name} does not load:\n{}", shown(&errors))),
         }
     }
-    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE=1 keeps what is now", differences.join("\n"));
+    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE_FIXTURES=1 keeps what is now", differences.join("\n"));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn mistakes_are_located_and_worded() {
             Err(errors) => golden(&file.with_extension("txt"), &shown(&errors), &mut differences),
         }
     }
-    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE=1 keeps what is now", differences.join("\n"));
+    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE_FIXTURES=1 keeps what is now", differences.join("\n"));
 }
 
 /// A plan without what a second reading cannot know.

@@ -22,29 +22,16 @@ impl Reader<'_> {
                     let node = Rc::new(Node { kind: Kind::Mapping(group), mark: value.node.mark.clone() });
                     let Some(mut map) = self.loader.map(&value.at(node).with(known)) else { continue };
                     for entry in map.rest() {
-                        let Some(text) = self.loader.text(&entry.value) else { continue };
-                        let twice = variables
-                            .iter()
-                            .any(|v| matches!(v, Variable::Value { name, .. } if same_text(name, &entry.key)));
-                        if twice {
-                            self.loader.error(&entry.mark, format!("'{}' is already defined", entry.key));
-                        }
-                        self.check_runtime(&text, slot, &entry.value);
-                        let Entry { key, mark, value } = entry;
-                        drop(value);
-                        if !self.learn(known, &key, &text, &mark) {
-                            return variables;
-                        }
-                        let location = mark.location();
-                        variables.push(Variable::Value { name: key, value: text, readonly: false, location });
+                        self.named_variable(entry, known, slot, &mut variables);
                     }
                 }
             }
             Kind::Sequence(items) => {
-                for group in groups(
-                    items,
-                    |item| matches!(&item.kind, Kind::Mapping(entries) if entries.first().is_some_and(|(key, _)| continues_chain(key))),
-                ) {
+                let continues = |item: &Rc<Node>| match &item.kind {
+                    Kind::Mapping(entries) => entries.first().is_some_and(|(key, _)| continues_chain(key)),
+                    _ => false,
+                };
+                for group in groups(items, continues) {
                     let node = Rc::new(Node { kind: Kind::Sequence(group), mark: value.node.mark.clone() });
                     let items = self.loader.items(&value.at(node).with(known));
                     for item in items {
@@ -58,6 +45,22 @@ impl Reader<'_> {
         variables
     }
 
+    /// `name: value`.
+    fn named_variable(&mut self, entry: Entry, known: &mut Variables, slot: Slot, out: &mut Vec<Variable>) {
+        let Some(text) = self.loader.text(&entry.value) else { return };
+        let same = |v: &Variable| matches!(v, Variable::Value { name, .. } if same_text(name, &entry.key));
+        if out.iter().any(same) {
+            self.loader.error(&entry.mark, format!("'{}' is already defined", entry.key));
+        }
+        self.check_runtime(&text, slot, &entry.value);
+        let Entry { key, mark, value } = entry;
+        drop(value);
+        if self.learn(known, &key, &text, &mark) {
+            out.push(Variable::Value { name: key, value: text, readonly: false, location: mark.location() });
+        }
+    }
+
+    /// An item of a list of variables.
     fn variable(&mut self, item: Lazy, known: &mut Variables, slot: Slot, out: &mut Vec<Variable>) {
         let Some(mut map) = self.loader.map(&item.with(known)) else { return };
         let (location, mark) = (item.location(), item.node.mark.clone());
