@@ -1,5 +1,5 @@
 //! Golden pairs of pipelines: `fixtures/pipelines/NAME.yml` → `NAME.plan.yaml`, and
-//! `fixtures/pipelines/errors/NAME.yml` → `NAME.txt`. `AKSIM_UPDATE=1` writes them anew.
+//! `fixtures/pipelines/errors/NAME.yml` → `NAME.txt`. `AKSIM_UPDATE_FIXTURES=1` writes them anew.
 //!
 //! A pipeline may begin with comments `# parameters: {…}` and `# variables: {…}` (JSON): the values of its run.
 
@@ -57,7 +57,7 @@ fn pipelines(folder: &Path) -> Vec<PathBuf> {
 
 /// Compares with what is kept, or keeps it.
 fn golden(path: &Path, actual: &str, differences: &mut Vec<String>) {
-    if std::env::var_os("AKSIM_UPDATE").is_some() {
+    if std::env::var_os("AKSIM_UPDATE_FIXTURES").is_some() {
         std::fs::write(path, actual).unwrap();
         return;
     }
@@ -99,7 +99,7 @@ fn pipelines_expand_to_their_plans() {
             Err(errors) => differences.push(format!("{name} does not load:\n{}", shown(&errors))),
         }
     }
-    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE=1 keeps what is now", differences.join("\n"));
+    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE_FIXTURES=1 keeps what is now", differences.join("\n"));
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn mistakes_are_located_and_worded() {
             Err(errors) => golden(&file.with_extension("txt"), &shown(&errors), &mut differences),
         }
     }
-    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE=1 keeps what is now", differences.join("\n"));
+    assert!(differences.is_empty(), "{}\nAKSIM_UPDATE_FIXTURES=1 keeps what is now", differences.join("\n"));
 }
 
 /// A plan without what a second reading cannot know.
@@ -218,6 +218,30 @@ fn bombs_end_in_an_error() {
     let text = format!("steps:\n{loops}{}- script: x\n", "  ".repeat(9));
     let errors = load(&text, "a.yml", &Nothing, &IndexMap::new(), &IndexMap::new()).unwrap_err();
     assert!(errors.iter().any(|e| e.message == "Maximum object size exceeded"), "{errors:?}");
+
+    // Texts that are made and thrown away cost as well.
+    let big = "x".repeat(900_000);
+    let text = format!(
+        "parameters:\n- name: big\n  default: {big}\nsteps:\n- ${{{{ each n in split('{}', ',') }}}}:\n  \
+         - ${{{{ if contains(upper(parameters.big), 'y') }}}}:\n    - script: y\n",
+        ",".repeat(900)
+    );
+    let errors = load(&text, "a.yml", &Nothing, &IndexMap::new(), &IndexMap::new()).unwrap_err();
+    assert!(errors.iter().any(|e| e.message == "Maximum object size exceeded"), "{errors:?}");
+
+    // Many variables are a long list, not a long wait.
+    let variables: String = (0..4_000).map(|n| format!("  v{n}: ${{{{ variables.v{} }}}}x\n", n / 2)).collect();
+    let text = format!("variables:\n{variables}steps:\n- script: echo\n");
+    let plan = load(&text, "a.yml", &Nothing, &IndexMap::new(), &IndexMap::new()).unwrap();
+    assert_eq!(plan.variables.len(), 4_000);
+
+    // As deep as YAML may be, through a template.
+    let deep = format!("{}1{}", "[".repeat(90), "]".repeat(90));
+    let text = format!(
+        "parameters:\n- name: deep\n  type: object\n  default: {deep}\nsteps:\n- script: x\n  env:\n    \
+         D: ${{{{ convertToJson(parameters.deep) }}}}\n    E: ${{{{ length(parameters.deep) }}}}\n"
+    );
+    load(&text, "a.yml", &Nothing, &IndexMap::new(), &IndexMap::new()).unwrap();
 }
 
 proptest::proptest! {

@@ -11,13 +11,26 @@ use std::{cell::Cell, sync::Arc};
 /// Bytes one evaluation may make. Azure's limit for a whole pipeline is 20 MB.
 const MAX_BYTES: usize = 8 << 20;
 
+/// Contexts of the service, whose properties are compared without case.
+const CONTEXTS: [&str; 5] = ["variables", "pipeline", "resources", "dependencies", "stageDependencies"];
+
 /// Evaluates an expression without its brackets, as a condition has it.
 ///
 /// # Errors
 /// The text cannot be read, knows a name the scope does not, or a value does not convert.
 pub fn evaluate(text: &str, scope: &dyn Scope) -> Result<Value, ExpressionError> {
+    evaluate_counted(text, scope).map(|(value, _)| value)
+}
+
+/// The same, with the bytes that were read and made on the way: what an evaluation costs.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_counted(text: &str, scope: &dyn Scope) -> Result<(Value, usize), ExpressionError> {
     let tree = parse(text, scope)?;
-    Evaluator { scope, bytes: Cell::new(0) }.value(&tree)
+    let evaluator = Evaluator { scope, bytes: Cell::new(text.len()) };
+    let value = evaluator.value(&tree)?;
+    Ok((value, evaluator.bytes.get()))
 }
 
 /// Reads an expression and checks its names; evaluates nothing.
@@ -54,13 +67,14 @@ impl Evaluator<'_> {
             Tree::Call(name, arguments) => self.call(name, arguments),
             Tree::Chain(base, links) => {
                 // A parameter that is not there is an error; anything else that is not there is null.
-                let strict = matches!(&**base, Tree::Name(name) if name.eq_ignore_ascii_case("parameters"));
-                self.follow(self.value(base)?, links, strict)
+                let named = |known: &str| matches!(&**base, Tree::Name(name) if name.eq_ignore_ascii_case(known));
+                let exact = !CONTEXTS.iter().any(|known| named(known));
+                self.follow(self.value(base)?, links, named("parameters"), exact)
             }
         }
     }
 
-    fn follow(&self, mut value: Value, links: &[Link], strict: bool) -> Result<Value, ExpressionError> {
+    fn follow(&self, mut value: Value, links: &[Link], strict: bool, exact: bool) -> Result<Value, ExpressionError> {
         let mut filtered = false;
         for (at, link) in links.iter().enumerate() {
             let index = match link {
@@ -79,7 +93,9 @@ impl Evaluator<'_> {
                     return Err(ExpressionError::KeyNotFound(name));
                 }
             }
-            value = if filtered { filter(&value, &index) } else { value.index(&index) };
+            // The names of parameters are compared without case; what is in their values is not.
+            let exact = exact && !(strict && at == 0);
+            value = if filtered { filter(&value, &index, exact) } else { value.index_by(&index, exact) };
         }
         Ok(value)
     }
@@ -118,6 +134,9 @@ impl Evaluator<'_> {
             _ => {}
         }
         let values = arguments.iter().map(|a| self.value(a)).collect::<Result<Vec<_>, _>>()?;
+        for value in &values {
+            self.count(value)?;
+        }
         let room = MAX_BYTES.saturating_sub(self.bytes.get());
         let value = functions::call(&known, &values, room)?;
         self.sized(value)
@@ -125,13 +144,19 @@ impl Evaluator<'_> {
 
     /// Counts what an evaluation makes, so that texts cannot grow by repetition.
     fn sized(&self, value: Value) -> Result<Value, ExpressionError> {
-        let size = match &value {
+        self.count(&value)?;
+        Ok(value)
+    }
+
+    fn count(&self, value: &Value) -> Result<(), ExpressionError> {
+        let size = match value {
             Value::String(text) => text.len(),
             Value::Array(items) => items.len() * size_of::<Value>(),
+            Value::Object(map) => map.len() * size_of::<Value>(),
             _ => 0,
         };
         self.bytes.set(self.bytes.get() + size);
-        if self.bytes.get() > MAX_BYTES { Err(ExpressionError::TooLarge) } else { Ok(value) }
+        if self.bytes.get() > MAX_BYTES { Err(ExpressionError::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -152,9 +177,10 @@ fn children(value: &Value) -> Vec<Value> {
 }
 
 /// A property of each item of a filtered array; items without it are left out.
-fn filter(value: &Value, index: &Value) -> Value {
+fn filter(value: &Value, index: &Value, exact: bool) -> Value {
     let Value::Array(items) = value else { return Value::Null };
     let found = items.iter().filter_map(|item| match item {
+        Value::Object(map) if exact => map.get(&index.text()).cloned(),
         Value::Object(map) => property(map, &index.text()).cloned(),
         Value::Array(_) => Some(item.index(index)).filter(|v| !matches!(v, Value::Null)),
         _ => None,

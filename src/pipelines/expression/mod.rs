@@ -16,7 +16,7 @@ mod value;
 mod tests;
 
 pub use date::format_date;
-pub use evaluate::{check, evaluate, evaluate_runtime, runtime_text};
+pub use evaluate::{check, evaluate, evaluate_counted, evaluate_runtime, runtime_text};
 pub use macros::expand_macros;
 pub use parser::MAX_LENGTH;
 pub use slots::{Slot, status_function};

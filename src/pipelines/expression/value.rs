@@ -115,11 +115,19 @@ impl Value {
 
     /// A property (objects, without case) or an item (arrays, by number); null when there is none.
     pub fn index(&self, index: &Value) -> Value {
+        self.index_by(index, false)
+    }
+
+    /// The same; `exact` properties are compared with case, as in the values of parameters.
+    pub fn index_by(&self, index: &Value, exact: bool) -> Value {
         match self {
-            Self::Object(map) => match index.as_text() {
-                Some(name) => property(map, &name).cloned().unwrap_or(Self::Null),
-                None => Self::Null,
-            },
+            Self::Object(map) => {
+                let found = index.as_text().and_then(|name| match exact {
+                    true => map.get(&name).cloned(),
+                    false => property(map, &name).cloned(),
+                });
+                found.unwrap_or(Self::Null)
+            }
             Self::Array(items) => match index.number() {
                 // Azure truncates the index; a negative or huge one gives no item.
                 Some(at) if at >= 0.0 && at < items.len() as f64 => items[at as usize].clone(),

@@ -1,7 +1,7 @@
 //! How every construct of Azure Pipelines stands here, as data: `constructs.toml`. Tasks have their own table,
 //! [`super::plan::tasks`].
 
-use super::plan::Standing;
+use super::plan::{Standing, tasks};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -38,9 +38,30 @@ pub fn construct(name: &str) -> Option<&'static Construct> {
     constructs().iter().find(|construct| construct.name == name)
 }
 
+/// The whole table: constructs, then tasks with their versions, then tasks that are not done.
+pub fn rows() -> Vec<Construct> {
+    let row = |name: String, standing, consequence: &str| Construct { name, standing, consequence: consequence.into() };
+    let constructs = constructs().iter().map(|c| row(c.name.clone(), c.standing, &c.consequence));
+    let tasks = tasks::all().iter().flat_map(|task| {
+        task.versions
+            .iter()
+            .map(move |version| row(format!("{}@{version}", task.name), task.standing, &task.consequence))
+    });
+    let gaps = tasks::gaps().iter().map(|(name, consequence)| row(name.clone(), Standing::Gap, consequence));
+    constructs.chain(tasks).chain(gaps).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_whole_table_names_everything_once() {
+        let rows = rows();
+        let names: std::collections::BTreeSet<_> = rows.iter().map(|row| &row.name).collect();
+        assert_eq!(names.len(), rows.len());
+        assert!(names.contains(&"Docker@2".to_owned()) && names.contains(&"AzureCLI".to_owned()));
+    }
 
     #[test]
     fn the_table_is_sound() {

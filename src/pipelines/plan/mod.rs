@@ -2,6 +2,7 @@
 
 mod graph;
 mod model;
+mod outline;
 mod read;
 mod render;
 mod source;
@@ -10,6 +11,7 @@ mod trigger;
 
 pub use graph::is_name;
 pub use model::*;
+pub use outline::outline;
 pub use read::load;
-pub use render::{final_yaml, outline};
+pub use render::final_yaml;
 pub use source::{RepositoryRef, SourceError, TemplateSource};

@@ -44,6 +44,9 @@ pub struct Input {
     /// All values it may have; empty means any.
     #[serde(default)]
     pub values: Vec<String>,
+    /// Any value is not done here, with the consequence.
+    #[serde(default)]
+    pub gap: Option<String>,
     /// Values that are Azure's and not done here, with the consequence.
     #[serde(default)]
     pub gaps: IndexMap<String, String>,
@@ -79,6 +82,11 @@ fn table() -> &'static Table {
 /// All tasks of the table.
 pub fn all() -> &'static [Task] {
     &table().task
+}
+
+/// Tasks that are not done here: names, and what follows.
+pub fn gaps() -> &'static IndexMap<String, String> {
+    &table().gap
 }
 
 /// A task by name, without case, and version (`2`, or pinned, `2.1.0`).
@@ -137,6 +145,9 @@ impl Task {
             }
             return;
         };
+        if let Some(gap) = &input.gap {
+            checked.gaps.push(format!("{}: {gap}", input.name));
+        }
         if value.contains("$(") || value.contains("$[") {
             return;
         }

@@ -99,7 +99,7 @@ impl Loader<'_> {
                 let mut map = self.map(&lazy.at(Rc::clone(&node)))?;
                 let mut entries = Vec::new();
                 for entry in map.rest() {
-                    let key = Node::result(Value::from(entry.key), entry.mark);
+                    let key = self.placed(Value::from(entry.key), &entry.mark);
                     entries.push((Rc::new(key), self.deep(&entry.value)?));
                 }
                 Kind::Mapping(entries)
@@ -115,12 +115,9 @@ impl Loader<'_> {
                 return;
             }
             match &node.kind {
-                Kind::Mapping(entries) if entries.first().is_some_and(|(key, _)| splices(key)) => {
+                Kind::Mapping(entries) if !entries.is_empty() && entries.iter().all(|(key, _)| splices(key)) => {
                     for (key, value) in entries {
-                        let Some(found) = key.scalar().and_then(directive).filter(|d| d.word != "insert") else {
-                            self.error(&key.mark, format!("Unexpected value '{}'", key.scalar().unwrap_or_default()));
-                            continue;
-                        };
+                        let Some(found) = key.scalar().and_then(directive) else { continue };
                         for body in self.directive(&found, key, value, lazy, &mut chain, true) {
                             let inner = Lazy { env: body.env, ..lazy.at(Rc::clone(&body.node)) };
                             match &body.node.kind {
@@ -297,7 +294,8 @@ impl Loader<'_> {
     }
 }
 
-/// A key that is a directive of a sequence's item.
+/// A key that is a directive for the sequence its item is in. With an ordinary key beside it, the item is a mapping
+/// and its directives are the mapping's.
 fn splices(key: &Rc<Node>) -> bool {
     is_written(key) && key.scalar().and_then(directive).is_some_and(|found| found.word != "insert")
 }

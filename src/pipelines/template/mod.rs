@@ -5,6 +5,7 @@
 
 mod expand;
 mod include;
+mod origin;
 mod parameters;
 mod text;
 
@@ -140,6 +141,7 @@ pub struct Loader<'a> {
     /// `resources: repositories`, by alias: name and ref.
     pub repositories: HashMap<String, (String, String)>,
     parsed: HashMap<FileRef, Option<Rc<Node>>>,
+    origins: origin::Origins,
     work: usize,
     depth: usize,
 }
@@ -147,7 +149,15 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// A loader that has read nothing.
     pub fn new(files: &'a dyn TemplateSource) -> Self {
-        Self { files, errors: Vec::new(), repositories: HashMap::new(), parsed: HashMap::new(), work: 0, depth: 0 }
+        Self {
+            files,
+            errors: Vec::new(),
+            repositories: HashMap::new(),
+            parsed: HashMap::new(),
+            origins: origin::Origins::default(),
+            work: 0,
+            depth: 0,
+        }
     }
 
     /// Notes a mistake.
@@ -161,7 +171,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Counts work; false once the limit is passed, and then nothing more is expanded.
-    fn spend(&mut self, units: usize, mark: &Mark) -> bool {
+    pub fn spend(&mut self, units: usize, mark: &Mark) -> bool {
         let within = self.work <= MAX_WORK;
         self.work = self.work.saturating_add(units);
         if within && self.work > MAX_WORK {

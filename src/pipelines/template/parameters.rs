@@ -88,7 +88,7 @@ impl Loader<'_> {
         let bare = Lazy { node: Rc::clone(node), env: Rc::new(empty), variables };
         let given = values.iter().map(|(name, value)| Given {
             name: name.clone(),
-            node: Rc::new(Node::result(Value::from_json(value), mark.clone())),
+            node: Rc::new(self.placed(Value::from_json(value), &mark)),
             mark: mark.clone(),
         });
         let parameters = self.bind(&bare, given.collect(), &mark, true)?;
@@ -148,7 +148,7 @@ impl Loader<'_> {
         if let Kind::Mapping(entries) = &section.node.kind {
             // The short form `name: default` takes any type.
             for (key, value) in entries {
-                let default = Some(value.value());
+                let default = Some(self.remembered(value));
                 let (name, mark) = (key.scalar().unwrap_or_default().to_owned(), key.mark.clone());
                 declared.push(Declared { name, kind: "object".to_owned(), default, values: None, mark });
             }
@@ -190,8 +190,9 @@ impl Loader<'_> {
         let kind = match map.take("type") {
             Some(kind) => {
                 let text = self.text(&kind)?;
-                let known = TYPES.contains(&text.as_str()) && !(root && text == "legacyObject");
-                if !known && !(root && ROOT_TYPES.contains(&text.as_str())) {
+                let of_templates = TYPES.contains(&text.as_str()) && !(root && text == "legacyObject");
+                let known = of_templates || (root && ROOT_TYPES.contains(&text.as_str()));
+                if !known {
                     let hint = format!("types are {}", TYPES.join(", "));
                     self.error_hint(&kind.node.mark, format!("Unexpected value '{text}'"), hint);
                     return None;
@@ -235,15 +236,18 @@ impl Loader<'_> {
             ("boolean", _, Some(text)) if text.eq_ignore_ascii_case("false") => Value::Boolean(false),
             ("boolean", _, Some(text)) => return self.refuse(mark, wrong(text)),
             ("object" | "legacyObject", _, Some(text)) if root && text.trim_start().starts_with(['{', '[']) => {
-                serde_json::from_str(text).map_or_else(|_| node.value(), |json: Json| Value::from_json(&json))
+                match serde_json::from_str::<Json>(text) {
+                    Ok(json) => Value::from_json(&json),
+                    Err(_) => self.remembered(node),
+                }
             }
-            ("object" | "legacyObject", ..) => node.value(),
+            ("object" | "legacyObject", ..) => self.remembered(node),
             ("stringList", Kind::Sequence(items), _) => {
                 items.iter().map(|item| Value::from(item.scalar().unwrap_or_default())).collect()
             }
             ("stringList", _, Some(text)) => return self.refuse(mark, wrong(text)),
-            (list, Kind::Sequence(_), _) if list.ends_with("List") => node.value(),
-            ("step" | "job" | "deployment" | "stage" | "container", Kind::Mapping(_), _) => node.value(),
+            (list, Kind::Sequence(_), _) if list.ends_with("List") => self.remembered(node),
+            ("step" | "job" | "deployment" | "stage" | "container", Kind::Mapping(_), _) => self.remembered(node),
             (list, Kind::Scalar(text, _), _) if list.ends_with("List") && text.is_empty() => {
                 std::iter::empty::<Value>().collect()
             }

@@ -2,7 +2,7 @@
 
 use super::{Lazy, Loader};
 use crate::pipelines::{
-    expression::{ExpressionError, Value, evaluate},
+    expression::{ExpressionError, Value, evaluate_counted},
     yaml::{Kind, Node, Style},
 };
 use std::rc::Rc;
@@ -85,7 +85,7 @@ impl Loader<'_> {
         }
         if let [Segment::Expression(expression)] = parts.as_slice() {
             let value = self.evaluate(expression, lazy)?;
-            return Some(Rc::new(Node::result(value, mark.clone())));
+            return Some(Rc::new(self.placed(value, mark)));
         }
         let mut result = String::new();
         for part in parts {
@@ -109,8 +109,12 @@ impl Loader<'_> {
     /// Evaluates an expression where a node stands; an error is noted at the node.
     pub(super) fn evaluate(&mut self, expression: &str, lazy: &Lazy) -> Option<Value> {
         let mark = &lazy.node.mark;
-        match evaluate(expression, lazy) {
-            Ok(value) => self.spend(1 + cost(&value), mark).then_some(value),
+        // Names are looked up in all variables; what is read and made costs too.
+        if !self.spend(1 + lazy.variables.len() / 256, mark) {
+            return None;
+        }
+        match evaluate_counted(expression, lazy) {
+            Ok((value, bytes)) => self.spend(bytes / 64 + cost(&value), mark).then_some(value),
             Err(error) => {
                 let found = match &error {
                     ExpressionError::KeyNotFound(name) => format!("declare the parameter '{name}' under `parameters:`"),

@@ -58,28 +58,6 @@ pub enum Style {
 }
 
 impl Node {
-    /// A scalar that an expression gave.
-    pub fn result(value: Value, mark: Mark) -> Self {
-        let kind = match value {
-            Value::Array(items) => {
-                Kind::Sequence(items.iter().map(|v| Rc::new(Self::result(v.clone(), mark.clone()))).collect())
-            }
-            Value::Object(map) => Kind::Mapping(
-                map.iter()
-                    .map(|(k, v)| {
-                        let key = Self {
-                            kind: Kind::Scalar(k.clone(), Style::Result(k.as_str().into())),
-                            mark: mark.clone(),
-                        };
-                        (Rc::new(key), Rc::new(Self::result(v.clone(), mark.clone())))
-                    })
-                    .collect(),
-            ),
-            scalar => Kind::Scalar(scalar.text(), Style::Result(scalar)),
-        };
-        Self { kind, mark }
-    }
-
     /// Text of a scalar.
     pub fn scalar(&self) -> Option<&str> {
         match &self.kind {
@@ -101,13 +79,22 @@ impl Node {
         }
     }
 
-    /// The value as an `object` parameter takes it: bare scalars by their YAML type, nothing as an empty text.
-    pub fn value(&self) -> Value {
+    /// The value of a scalar as an `object` parameter takes it: bare ones by their YAML type, nothing as an empty
+    /// text.
+    pub fn scalar_value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(_, Style::Result(Value::Null)) => Value::String(String::new()),
             Kind::Scalar(_, Style::Result(value)) => value.clone(),
             Kind::Scalar(text, Style::Quoted) => Value::String(text.clone()),
             Kind::Scalar(text, Style::Plain) => plain_value(text),
+            Kind::Sequence(_) | Kind::Mapping(_) => Value::Null,
+        }
+    }
+
+    /// The whole value.
+    pub fn value(&self) -> Value {
+        match &self.kind {
+            Kind::Scalar(..) => self.scalar_value(),
             Kind::Sequence(items) => items.iter().map(|item| item.value()).collect(),
             Kind::Mapping(entries) => {
                 entries.iter().filter_map(|(key, value)| Some((key.scalar()?.to_owned(), value.value()))).collect()

@@ -2,7 +2,7 @@
 
 use super::{Inherited, Reader};
 use crate::pipelines::{
-    plan::{Action, Deployment, DeploymentStrategy, Environment, Hook, Hooks, Step, TaskCall},
+    plan::{Action, Deployment, DeploymentStrategy, Environment, Hook, Hooks, Step, TaskCall, tasks},
     template::{Lazy, Map, Variables},
     yaml::{Kind, Mark},
 };
@@ -22,7 +22,7 @@ impl Reader<'_> {
             None => Environment::default(),
         };
         let strategy = match map.take("strategy") {
-            Some(value) => self.deployment_strategy(&value.with(known), above),
+            Some(value) => self.deployment_strategy(&value.with(known)),
             None => {
                 let hint = "for example `strategy: { runOnce: { deploy: { steps: […] } } }`";
                 self.loader.error_hint(mark, format!("Job {} needs a 'strategy'", above.job), hint);
@@ -72,26 +72,26 @@ impl Reader<'_> {
         Some(environment)
     }
 
-    fn deployment_strategy(&mut self, value: &Lazy, above: &Inherited) -> Option<DeploymentStrategy> {
+    fn deployment_strategy(&mut self, value: &Lazy) -> Option<DeploymentStrategy> {
         let mut map = self.loader.map(value)?;
         let mark = map.mark.clone();
         let strategy = if let Some(value) = map.take("runOnce") {
             let mut hooks = self.loader.map(&value)?;
-            let read = self.hooks(&mut hooks, above);
+            let read = self.hooks(&mut hooks);
             self.loader.finish(hooks);
             Some(DeploymentStrategy::RunOnce(read))
         } else if let Some(value) = map.take("rolling") {
             self.note("strategy: rolling", &value.node.mark);
             let mut hooks = self.loader.map(&value)?;
             let max_parallel = self.some_text(&mut hooks, "maxParallel").unwrap_or_else(|| "1".to_owned());
-            let read = self.hooks(&mut hooks, above);
+            let read = self.hooks(&mut hooks);
             self.loader.finish(hooks);
             Some(DeploymentStrategy::Rolling { max_parallel, hooks: read })
         } else if let Some(value) = map.take("canary") {
             self.note("strategy: canary", &value.node.mark);
             let mut hooks = self.loader.map(&value)?;
             let increments = self.increments(&mut hooks);
-            let read = self.hooks(&mut hooks, above);
+            let read = self.hooks(&mut hooks);
             self.loader.finish(hooks);
             Some(DeploymentStrategy::Canary { increments, hooks: read })
         } else {
@@ -120,27 +120,27 @@ impl Reader<'_> {
         increments
     }
 
-    fn hooks(&mut self, map: &mut Map, above: &Inherited) -> Hooks {
+    fn hooks(&mut self, map: &mut Map) -> Hooks {
         let mut hooks = Hooks {
-            pre_deploy: self.hook(map, "preDeploy", above),
-            deploy: self.hook(map, "deploy", above),
-            route_traffic: self.hook(map, "routeTraffic", above),
-            post_route_traffic: self.hook(map, "postRouteTraffic", above),
+            pre_deploy: self.hook(map, "preDeploy"),
+            deploy: self.hook(map, "deploy"),
+            route_traffic: self.hook(map, "routeTraffic"),
+            post_route_traffic: self.hook(map, "postRouteTraffic"),
             ..Hooks::default()
         };
         if let Some(mut on) = map.take("on").and_then(|value| self.loader.map(&value)) {
-            hooks.on_failure = self.hook(&mut on, "failure", above);
-            hooks.on_success = self.hook(&mut on, "success", above);
+            hooks.on_failure = self.hook(&mut on, "failure");
+            hooks.on_success = self.hook(&mut on, "success");
             self.loader.finish(on);
         }
         hooks
     }
 
-    fn hook(&mut self, map: &mut Map, name: &'static str, above: &Inherited) -> Option<Hook> {
+    fn hook(&mut self, map: &mut Map, name: &'static str) -> Option<Hook> {
         let value = map.take(name)?;
         let mut map = self.loader.map(&value)?;
         let pool = map.take("pool").and_then(|v| self.pool(&v));
-        let steps = map.take("steps").map(|v| self.steps(&v, above)).unwrap_or_default();
+        let steps = map.take("steps").map(|v| self.steps(&v)).unwrap_or_default();
         self.loader.finish(map);
         Some(Hook { pool, steps })
     }
@@ -157,7 +157,9 @@ fn add_download(hooks: &mut Hooks, mark: &Mark) {
         return;
     }
     if let Some(deploy) = &mut hooks.deploy {
-        let inputs = IndexMap::from([("buildType".to_owned(), "current".to_owned())]);
+        let given = IndexMap::from([("buildType".to_owned(), "current".to_owned())]);
+        let inputs =
+            tasks::find("DownloadPipelineArtifact", "2").map(|task| task.check(&given).inputs).unwrap_or(given);
         let task = TaskCall { name: "DownloadPipelineArtifact".to_owned(), version: "2".to_owned(), inputs };
         deploy.steps.insert(0, Step::of(Action::Task(task), mark.location()));
     }

@@ -83,7 +83,7 @@ impl Reader<'_> {
         } else {
             let legs = map.take("strategy").map(|v| self.legs(&v.with(&known))).unwrap_or_default();
             let mut steps = match map.take("steps") {
-                Some(value) => self.steps(&value.with(&known), &inherited),
+                Some(value) => self.steps(&value.with(&known)),
                 None => Vec::new(),
             };
             if !on_server {

@@ -20,7 +20,7 @@ use crate::pipelines::{
 };
 use indexmap::IndexMap;
 use serde_json::Value as Json;
-use std::{rc::Rc, sync::Arc};
+use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 /// Reads a pipeline and everything it includes.
 ///
@@ -44,7 +44,7 @@ pub fn load(
     };
     let known = variables.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     let file = FileRef { repository: "self".to_owned(), path: root_file.to_owned() };
-    let mut reader = Reader { loader: Loader::new(files), gaps: Vec::new() };
+    let mut reader = Reader { loader: Loader::new(files), gaps: Vec::new(), pipelines: HashMap::new() };
     let plan = reader.pipeline(&Rc::new(root), file, parameters, Arc::new(known));
     let mut errors = reader.loader.errors;
     match plan {
@@ -71,6 +71,8 @@ pub fn load(
 struct Reader<'a> {
     loader: Loader<'a>,
     gaps: Vec<Gap>,
+    /// `resources: pipelines`, by alias: the name of the pipeline.
+    pipelines: HashMap<String, String>,
 }
 
 /// What a stage or job inherits.

@@ -39,6 +39,10 @@ impl Reader<'_> {
                 let Some(alias) = self.alias(&mut map, key) else { continue };
                 self.note(construct, &item.node.mark);
                 let properties = self.others(&mut map);
+                if section == "pipelines" {
+                    let name = properties.get("source").and_then(serde_json::Value::as_str).unwrap_or(&alias);
+                    self.pipelines.insert(alias.clone(), name.to_owned());
+                }
                 found.push(OtherResource { alias, properties, location: item.location() });
             }
             match section {

@@ -1,6 +1,6 @@
 //! Steps: tasks, and the shortcuts for them.
 
-use super::{Inherited, Reader};
+use super::Reader;
 use crate::pipelines::{
     error::Location,
     expression::Slot,
@@ -92,6 +92,15 @@ const SHORTCUTS: [Shortcut; 7] = [
     },
 ];
 
+/// Inputs that name a service connection.
+const CONNECTIONS: [&str; 5] = [
+    "containerRegistry",
+    "kubernetesServiceConnection",
+    "kubernetesServiceEndpoint",
+    "azureSubscriptionConnection",
+    "azureSubscription",
+];
+
 impl Step {
     /// A step that says nothing but what it does.
     pub fn of(action: Action, location: Location) -> Self {
@@ -113,23 +122,24 @@ impl Step {
 
 impl Reader<'_> {
     /// `steps:`, with templates.
-    pub(super) fn steps(&mut self, value: &Lazy, above: &Inherited) -> Vec<Step> {
+    pub(super) fn steps(&mut self, value: &Lazy) -> Vec<Step> {
         let mut steps = Vec::new();
         for item in self.loader.items(value) {
+            let before = self.loader.errors.len();
             let Some(mut map) = self.loader.map(&item) else { continue };
             if let Some(reference) = map.take("template") {
                 let arguments = map.take("parameters");
                 self.loader.finish(map);
                 let Some(mut inner) = self.loader.open(&reference, arguments) else { continue };
                 match inner.take("steps") {
-                    Some(value) => steps.extend(self.steps(&value, above)),
+                    Some(value) => steps.extend(self.steps(&value)),
                     None => self.loader.error(&inner.mark.clone(), "Expected 'steps' in a template of steps"),
                 }
                 self.loader.finish(inner);
                 self.loader.close();
                 continue;
             }
-            steps.extend(self.step(map, &item));
+            steps.extend(self.step(map, &item, before));
         }
         let mut seen = std::collections::HashSet::new();
         for step in &steps {
@@ -143,8 +153,10 @@ impl Reader<'_> {
         steps
     }
 
-    fn step(&mut self, mut map: Map, item: &Lazy) -> Option<Step> {
+    /// `before` is how many mistakes there were before the step was opened.
+    fn step(&mut self, mut map: Map, item: &Lazy, before: usize) -> Option<Step> {
         let action = self.action(&mut map, item);
+        let silent = action.is_none() && self.loader.errors.len() == before;
         let mut step = Step::of(Action::NoDownload {}, item.location());
         step.name = self.step_name(&mut map);
         step.display_name = self.some_text(&mut map, "displayName");
@@ -155,18 +167,13 @@ impl Reader<'_> {
         step.retry_count_on_task_failure = self.late_number(&mut map, "retryCountOnTaskFailure");
         step.target = map.take("target").and_then(|v| self.target(&v));
         step.env = map.take("env").map(|v| self.dictionary(&v)).unwrap_or_default();
-        if action.is_none() && self.is_unknown(&map) {
+        if silent && map.is_empty() {
             let hint = "a step is a task, script, bash, pwsh, powershell, checkout, publish, download or template";
             self.loader.error_hint(&item.node.mark, "A step needs to say what it does", hint);
         }
         self.loader.finish(map);
         step.action = action?;
         Some(step)
-    }
-
-    /// Nothing is left that [`crate::pipelines::template::Loader::finish`] would name.
-    fn is_unknown(&self, map: &Map) -> bool {
-        map.is_empty()
     }
 
     fn step_name(&mut self, map: &mut Map) -> Option<String> {
@@ -219,14 +226,28 @@ impl Reader<'_> {
                 inputs.insert(key.to_owned(), text);
             }
         }
+        let mut folder = "$(Pipeline.Workspace)".to_owned();
         match source.as_str() {
             "none" => return Some(Action::NoDownload {}),
             "current" | "" => drop(inputs.insert("buildType".to_owned(), "current".to_owned())),
             alias => {
+                let Some(pipeline) = self.pipelines.get(alias).cloned() else {
+                    let hint = format!("declare it under `resources: pipelines: - pipeline: {alias}`");
+                    let message = format!("No pipeline resource found by name {alias}");
+                    self.loader.error_hint(&value.node.mark, message, hint);
+                    return None;
+                };
                 self.note("download from another pipeline", &item.node.mark);
+                folder = format!("{folder}/{alias}");
                 inputs.insert("buildType".to_owned(), "specific".to_owned());
-                inputs.insert("definition".to_owned(), alias.to_owned());
+                inputs.insert("definition".to_owned(), pipeline);
             }
+        }
+        // Unlike the task, the shortcut puts an artifact into a folder of its name.
+        if let (Some(artifact), None) = (inputs.get("artifact"), inputs.get("path")) {
+            inputs.insert("path".to_owned(), format!("{folder}/{artifact}"));
+        } else if source != "current" && !source.is_empty() && !inputs.contains_key("path") {
+            inputs.insert("path".to_owned(), folder);
         }
         Some(self.called("DownloadPipelineArtifact", "2", inputs, value))
     }
@@ -295,6 +316,9 @@ impl Reader<'_> {
         let what = format!("{}@{version}", task.name);
         self.gap(&what, task.standing, &task.consequence, mark);
         let checked = task.check(&inputs);
+        if CONNECTIONS.iter().any(|input| checked.inputs.get(*input).is_some_and(|value| !value.is_empty())) {
+            self.note("service connections", mark);
+        }
         for unknown in checked.unknown {
             let consequence =
                 format!("{what} has no input '{unknown}'; it is handed to the task, which does not read it");
@@ -309,15 +333,22 @@ impl Reader<'_> {
         Action::Task(TaskCall { name: task.name.clone(), version: version.to_owned(), inputs: checked.inputs })
     }
 
+    fn target_container(&mut self, container: Option<&str>, at: &Lazy) {
+        if container.is_some_and(|name| name != "host") {
+            self.note("step target: container", &at.node.mark);
+        }
+    }
+
     fn target(&mut self, value: &Lazy) -> Option<StepTarget> {
         let value = self.loader.resolved(value)?;
-        self.note("step target", &value.node.mark);
         if matches!(value.node.kind, Kind::Scalar(..)) {
             let container = self.loader.text(&value).filter(|t| !t.is_empty());
+            self.target_container(container.as_deref(), &value);
             return Some(StepTarget { container, ..StepTarget::default() });
         }
         let mut map = self.loader.map(&value)?;
         let mut target = StepTarget { container: self.some_text(&mut map, "container"), ..StepTarget::default() };
+        self.target_container(target.container.as_deref(), &value);
         if let Some(commands) = map.take("commands") {
             let text = self.loader.text(&commands)?;
             if !["any", "restricted"].contains(&text.as_str()) {

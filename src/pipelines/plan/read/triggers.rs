@@ -78,7 +78,7 @@ fn is_cron(text: &str) -> bool {
 
 fn is_cron_part(part: &str, (low, high, names): (u32, u32, &[&str])) -> bool {
     let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
-    if step.is_some_and(|step| step.parse::<u32>().is_ok_and(|n| n > 0) != true) {
+    if step.is_some_and(|step| !step.parse::<u32>().is_ok_and(|n| n > 0)) {
         return false;
     }
     let value = |text: &str| {

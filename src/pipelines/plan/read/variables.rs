@@ -4,8 +4,8 @@ use super::Reader;
 use crate::pipelines::{
     expression::{Slot, Value, property, runtime_text, same_text},
     plan::Variable,
-    template::{Lazy, Variables, continues_chain},
-    yaml::{Kind, Node},
+    template::{Entry, Lazy, Variables, continues_chain},
+    yaml::{Kind, Mark, Node},
 };
 use std::{rc::Rc, sync::Arc};
 
@@ -14,34 +14,28 @@ impl Reader<'_> {
     pub(super) fn variables(&mut self, value: &Lazy, known: &mut Variables, slot: Slot) -> Vec<Variable> {
         let mut variables = Vec::new();
         let Some(value) = self.loader.resolved(&value.with(known)) else { return variables };
+        // What is known grows below; whoever else held it would make every addition a copy.
+        let value = value.with(&Variables::default());
         match &value.node.kind {
             Kind::Mapping(entries) => {
                 for group in groups(entries, |(key, _)| continues_chain(key)) {
                     let node = Rc::new(Node { kind: Kind::Mapping(group), mark: value.node.mark.clone() });
                     let Some(mut map) = self.loader.map(&value.at(node).with(known)) else { continue };
                     for entry in map.rest() {
-                        let Some(text) = self.loader.text(&entry.value) else { continue };
-                        let twice = variables
-                            .iter()
-                            .any(|v| matches!(v, Variable::Value { name, .. } if same_text(name, &entry.key)));
-                        if twice {
-                            self.loader.error(&entry.mark, format!("'{}' is already defined", entry.key));
-                        }
-                        self.check_runtime(&text, slot, &entry.value);
-                        learn(known, &entry.key, &text);
-                        let location = entry.mark.location();
-                        variables.push(Variable::Value { name: entry.key, value: text, readonly: false, location });
+                        self.named_variable(entry, known, slot, &mut variables);
                     }
                 }
             }
             Kind::Sequence(items) => {
-                for group in groups(
-                    items,
-                    |item| matches!(&item.kind, Kind::Mapping(entries) if entries.first().is_some_and(|(key, _)| continues_chain(key))),
-                ) {
+                let continues = |item: &Rc<Node>| match &item.kind {
+                    Kind::Mapping(entries) => entries.first().is_some_and(|(key, _)| continues_chain(key)),
+                    _ => false,
+                };
+                for group in groups(items, continues) {
                     let node = Rc::new(Node { kind: Kind::Sequence(group), mark: value.node.mark.clone() });
-                    for item in self.loader.items(&value.at(node).with(known)) {
-                        self.variable(&item.with(known), known, slot, &mut variables);
+                    let items = self.loader.items(&value.at(node).with(known));
+                    for item in items {
+                        self.variable(item, known, slot, &mut variables);
                     }
                 }
             }
@@ -51,9 +45,26 @@ impl Reader<'_> {
         variables
     }
 
-    fn variable(&mut self, item: &Lazy, known: &mut Variables, slot: Slot, out: &mut Vec<Variable>) {
-        let Some(mut map) = self.loader.map(item) else { return };
-        let location = item.location();
+    /// `name: value`.
+    fn named_variable(&mut self, entry: Entry, known: &mut Variables, slot: Slot, out: &mut Vec<Variable>) {
+        let Some(text) = self.loader.text(&entry.value) else { return };
+        let same = |v: &Variable| matches!(v, Variable::Value { name, .. } if same_text(name, &entry.key));
+        if out.iter().any(same) {
+            self.loader.error(&entry.mark, format!("'{}' is already defined", entry.key));
+        }
+        self.check_runtime(&text, slot, &entry.value);
+        let Entry { key, mark, value } = entry;
+        drop(value);
+        if self.learn(known, &key, &text, &mark) {
+            out.push(Variable::Value { name: key, value: text, readonly: false, location: mark.location() });
+        }
+    }
+
+    /// An item of a list of variables.
+    fn variable(&mut self, item: Lazy, known: &mut Variables, slot: Slot, out: &mut Vec<Variable>) {
+        let Some(mut map) = self.loader.map(&item.with(known)) else { return };
+        let (location, mark) = (item.location(), item.node.mark.clone());
+        drop(item);
         if let Some(reference) = map.take("template") {
             let arguments = map.take("parameters");
             self.loader.finish(map);
@@ -68,7 +79,7 @@ impl Reader<'_> {
         }
         if let Some(group) = map.take("group") {
             if let Some(group) = self.loader.text(&group) {
-                self.note("variable groups", &item.node.mark);
+                self.note("variable groups", &mark);
                 out.push(Variable::Group { group, location });
             }
             self.loader.finish(map);
@@ -76,13 +87,13 @@ impl Reader<'_> {
         }
         let Some(name) = map.take("name") else {
             self.loader.error_hint(
-                &item.node.mark,
+                &mark,
                 "A variable is a 'name' with a 'value', a 'group' or a 'template'",
                 "a list cannot hold `name: value` pairs; use a mapping for those",
             );
             return;
         };
-        let name = self.loader.text(&name).unwrap_or_default();
+        let name = self.spent(name);
         let readonly = self.flag(&mut map, "readonly").unwrap_or(false);
         let value = map.take("value");
         let text = value.as_ref().and_then(|value| self.loader.text(value)).unwrap_or_default();
@@ -90,8 +101,30 @@ impl Reader<'_> {
             self.check_runtime(&text, slot, value);
         }
         self.loader.finish(map);
-        learn(known, &name, &text);
-        out.push(Variable::Value { name, value: text, readonly, location });
+        drop(value);
+        if self.learn(known, &name, &text, &mark) {
+            out.push(Variable::Value { name, value: text, readonly, location });
+        }
+    }
+
+    /// The text of a node that nobody needs any more, and that therefore holds no variables either.
+    fn spent(&mut self, lazy: Lazy) -> String {
+        self.loader.text(&lazy).unwrap_or_default()
+    }
+
+    /// Makes a variable known to what follows; false when the pipeline has grown too large.
+    fn learn(&mut self, known: &mut Variables, name: &str, value: &str, mark: &Mark) -> bool {
+        if !self.loader.spend(1 + known.len() / 256, mark) {
+            return false;
+        }
+        let map = Arc::make_mut(known);
+        // The first spelling of a name stays; names are compared without case.
+        let spelled = match property(map, name) {
+            Some(_) => map.keys().find(|key| same_text(key, name)).cloned(),
+            None => None,
+        };
+        map.insert(spelled.unwrap_or_else(|| name.to_owned()), Value::from(value));
+        true
     }
 
     fn check_runtime(&mut self, text: &str, slot: Slot, at: &Lazy) {
@@ -99,17 +132,6 @@ impl Reader<'_> {
             self.checked(inner, slot, at);
         }
     }
-}
-
-/// Makes a variable known to what follows.
-fn learn(known: &mut Variables, name: &str, value: &str) {
-    let map = Arc::make_mut(known);
-    // The first spelling of a name stays; names are compared without case.
-    let spelled = match property(map, name) {
-        Some(_) => map.keys().find(|key| same_text(key, name)).cloned(),
-        None => None,
-    };
-    map.insert(spelled.unwrap_or_else(|| name.to_owned()), Value::from(value));
 }
 
 /// Splits entries into runs that have to be expanded together: an `if` and its `elseif` and `else`.
