@@ -37,7 +37,10 @@ spec:
 "#;
 
 fn stateful_set(kubectl: &Kubectl) {
-    kubectl.shows("rollout status statefulset/db --timeout=120s", "2 pods at revision db-");
+    kubectl.shows(
+        "rollout status statefulset/db --timeout=120s",
+        "partitioned roll out complete: 2 new pods have been updated",
+    );
     kubectl.shows("get statefulset db", "2/2");
     kubectl.shows("get sts db -o wide", "c ");
     kubectl.shows("describe statefulset db", "create Pod db-1 in StatefulSet db successful");

@@ -20,7 +20,12 @@ use kube::{
     api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// The pretended nodes renew no lease: they are to live longer than any test.
+fn settings() -> ControllersConfig {
+    ControllersConfig { node_monitor_grace: Duration::from_secs(3600), ..ControllersConfig::default() }
+}
 
 fn template(app: &str, image: &str) -> Value {
     json!({"metadata": {"labels": {"app": app}}, "spec": {"containers": [
@@ -68,7 +73,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stateful_set_gives_names_and_claims_and_rolls_by_partition() {
-    let cluster = Cluster::start(2, ControllersConfig::default()).await;
+    let cluster = Cluster::start(2, settings()).await;
     cluster
         .create::<Service>(json!({"metadata": {"name": "dbs"}, "spec": {"clusterIP": "None", "selector": {"app": "db"},
             "publishNotReadyAddresses": true, "ports": [{"name": "sql", "port": 3306}]}}))
@@ -143,7 +148,7 @@ async fn a_stateful_set_gives_names_and_claims_and_rolls_by_partition() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ordered_pods_wait_and_parallel_ones_do_not_and_claims_go_as_said() {
-    let cluster = Cluster::start(1, ControllersConfig::default()).await;
+    let cluster = Cluster::start(1, settings()).await;
     let broken = json!({"template": {"metadata": {"labels": {"broken": "true"}}}});
     cluster.create::<StatefulSet>(stateful_set(3, broken)).await;
     let stuck = |s: &[StatefulSet]| {
@@ -187,7 +192,7 @@ async fn ordered_pods_wait_and_parallel_ones_do_not_and_claims_go_as_said() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stateful_set_takes_pods_in_and_replaces_failed_ones() {
-    let cluster = Cluster::start(1, ControllersConfig::default()).await;
+    let cluster = Cluster::start(1, settings()).await;
     cluster.create::<StatefulSet>(stateful_set(2, json!({}))).await;
     let before = cluster.until("both run", rolled_out).await;
     cluster.api::<StatefulSet>().delete("db", &DeleteParams::orphan()).await.unwrap();
@@ -219,7 +224,7 @@ async fn a_stateful_set_takes_pods_in_and_replaces_failed_ones() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_is_refused_in_the_words_of_kubernetes() {
-    let cluster = Cluster::start(0, ControllersConfig::default()).await;
+    let cluster = Cluster::start(0, settings()).await;
     cluster.create::<StatefulSet>(stateful_set(1, json!({}))).await;
     let params = PatchParams::default();
     let change = Patch::Merge(json!({"spec": {"serviceName": "other"}}));
@@ -256,7 +261,7 @@ fn daemons_rolled_out(sets: &[DaemonSet], nodes: i32) -> Option<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_set_follows_the_nodes_and_rolls_out() {
-    let cluster = Cluster::start(2, ControllersConfig::default()).await;
+    let cluster = Cluster::start(2, settings()).await;
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let cordon = Patch::Merge(json!({"spec": {"unschedulable": true}}));
     nodes.patch("node-1", &PatchParams::default(), &cordon).await.unwrap();
@@ -298,17 +303,17 @@ async fn a_daemon_set_follows_the_nodes_and_rolls_out() {
     cluster.stop().await;
 }
 
-/// How far it is to the start of the next year but `years` in UTC, and which that is.
-fn new_year(now: Timestamp, years: i16) -> (SignedDuration, Timestamp) {
+/// How far it is to just after the start of the next year in UTC, and when that is.
+fn new_year(now: Timestamp) -> (SignedDuration, Timestamp) {
     let zoned = now.to_zoned(TimeZone::UTC);
-    let year = zoned.first_of_year().unwrap().start_of_day().unwrap().checked_add((1 + years).years()).unwrap();
+    let year = zoned.first_of_year().unwrap().start_of_day().unwrap().checked_add(1.year()).unwrap();
     (year.timestamp().duration_since(now) + SignedDuration::from_secs(1), year.timestamp())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cron_job_starts_jobs_when_the_clock_says_so() {
     let clock = Clock::default();
-    let config = ControllersConfig { clock: clock.clone(), ..ControllersConfig::default() };
+    let config = ControllersConfig { clock: clock.clone(), ..settings() };
     let cluster = Cluster::start(1, config).await;
     let cron_job = |name: &str, policy: &str, command: &str| {
         json!({"metadata": {"name": name}, "spec": {"schedule": "@yearly", "concurrencyPolicy": policy,
@@ -320,7 +325,7 @@ async fn a_cron_job_starts_jobs_when_the_clock_says_so() {
     cluster.create::<CronJob>(cron_job("again", "Replace", "sleep")).await;
     let mut year = clock.now();
     for round in 0..2 {
-        let (distance, due) = new_year(clock.now(), 0);
+        let (distance, due) = new_year(clock.now());
         clock.advance(distance);
         year = due;
         let minute = due.as_second() / 60;
@@ -377,7 +382,7 @@ async fn a_cron_job_starts_jobs_when_the_clock_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_budget_refuses_and_allows_evictions() {
-    let cluster = Cluster::start(2, ControllersConfig::default()).await;
+    let cluster = Cluster::start(2, settings()).await;
     cluster.create::<Deployment>(deployment("web", 3, "web:1")).await;
     let budget =
         json!({"metadata": {"name": "web"}, "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "web"}}}});
@@ -407,7 +412,6 @@ async fn a_budget_refuses_and_allows_evictions() {
     pods.evict(&name, &EvictParams::default()).await.unwrap();
     cluster.until("the pod is gone", |p: &[Pod]| p.iter().all(|p| p.name_any() != name).then_some(())).await;
     cluster.until("replaced", allows(1)).await;
-    // A bare pod has no workload with a scale: that is no reason to fail.
     cluster.patch::<PodDisruptionBudget>("web", json!({"spec": {"minAvailable": null, "maxUnavailable": 1}})).await;
     cluster.until("the other way round", allows(1)).await;
     cluster.stop().await;

@@ -192,11 +192,27 @@ fn due(cron_job: &CronJob, schedule: &CronSchedule, zone: &TimeZone, now: Timest
     let Some(second) = schedule.next(first, zone).filter(|t| *t <= now) else { return Some((first, 1)) };
     let between = (second.as_second() - first.as_second()).max(1);
     let missed = (now.as_second() - first.as_second()) / between + 1;
-    // Not every time between is looked at: a schedule of every minute may have missed millions.
-    let near = first.saturating_add(SignedDuration::from_secs(between * (missed - 2).max(0))).unwrap_or(first);
-    let times = std::iter::successors(schedule.next(near, zone), |t| schedule.next(*t, zone));
-    let latest = times.take_while(|t| *t <= now).last().unwrap_or(second);
+    let latest = match schedule {
+        CronSchedule::Every(_) => first + SignedDuration::from_secs(between * (missed - 1)),
+        CronSchedule::Fields(_) => latest(schedule, zone, (first, now), between),
+    };
     Some((latest, missed))
+}
+
+/// The last time after `first` up to `now`, looked for from ever further back: a schedule of every
+/// minute may have missed millions, and an uneven one has gaps of any length.
+fn latest(schedule: &CronSchedule, zone: &TimeZone, (first, now): (Timestamp, Timestamp), between: i64) -> Timestamp {
+    let mut back = between;
+    loop {
+        back = back.saturating_mul(2);
+        let from = now.saturating_sub(SignedDuration::from_secs(back)).unwrap_or(Timestamp::MIN).max(first);
+        let times = std::iter::successors(schedule.next(from, zone), |t| schedule.next(*t, zone));
+        match times.take_while(|t| *t <= now).last() {
+            Some(latest) => return latest,
+            None if from == first => return first,
+            None => {}
+        }
+    }
 }
 
 /// `NAME-MINUTE`: the same time gives the same name, so that no Job starts twice.

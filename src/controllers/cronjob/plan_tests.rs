@@ -137,7 +137,7 @@ fn a_job_is_named_by_its_minute_and_knows_its_time() {
     let midnight = at("2026-01-01T23:00:00Z");
     assert_eq!(plan(&berlin, &[], midnight).start, Some(midnight));
     let job = job(&berlin, midnight);
-    assert_eq!(job.metadata.name.as_deref(), Some("tidy-29454660"));
+    assert_eq!(job.metadata.name.as_deref(), Some("tidy-29455140"));
     let annotations = job.metadata.annotations.unwrap();
     assert_eq!((annotations[SCHEDULED].as_str(), annotations["c"].as_str()), ("2026-01-02T00:00:00+01:00", "d"));
     let utc = super::job(&cron_job(json!({}), json!({})), midnight);

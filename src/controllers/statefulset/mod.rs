@@ -263,7 +263,9 @@ fn pod_body(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordin
     body["metadata"]["labels"][POD_INDEX] = json!(ordinal.to_string());
     body["metadata"]["labels"][POD_REVISION] = json!(revision);
     body["spec"]["hostname"] = json!(name);
-    body["spec"]["subdomain"] = json!(set.spec.as_ref().and_then(|s| s.service_name.clone()).unwrap_or_default());
+    if let Some(service) = set.spec.as_ref().and_then(|s| s.service_name.as_ref()).filter(|s| !s.is_empty()) {
+        body["spec"]["subdomain"] = json!(service);
+    }
     let wanted = claims::wanted(set, ordinal);
     let mut volumes: Vec<Value> = wanted
         .iter()
