@@ -57,6 +57,9 @@ impl VolumeFolders {
     /// An illegal handle (`InvalidInput`); any error of the file system.
     pub fn create(&self, driver: &str, handle: &str) -> io::Result<PathBuf> {
         let folder = self.folder(handle).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if self.root.as_os_str().is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no folder for volumes is configured"));
+        }
         if folder.is_dir() {
             return Ok(folder);
         }
