@@ -282,8 +282,9 @@ impl<K: Cached> Informer<K> {
 
     fn wrote(&self, object: K) -> Arc<K> {
         let key = ObjectKey::of(&object);
-        // Of the kinds with finalizers of ours only pods are let go by a plain write.
-        if K::kind(&()) == "Pod" && object.meta().deletion_timestamp.is_some() && !stays(&object) {
+        // Of the kinds with finalizers of ours these are let go by a plain write.
+        let let_go = ["Pod", "PersistentVolume", "PersistentVolumeClaim"].contains(&&*K::kind(&()));
+        if let_go && object.meta().deletion_timestamp.is_some() && !stays(&object) {
             // The write took the last finalizer off: its answer shows an object that is gone, and
             // the watch may have said so already.
             let gone = Arc::new(object);

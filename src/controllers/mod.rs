@@ -6,11 +6,12 @@
 //! what it should be. Decisions are pure functions in `plan` modules.
 //!
 //! Not here yet, to be added the same way (one module, one line in `start`): StatefulSet,
-//! DaemonSet, CronJob, PodDisruptionBudget, ResourceQuota, CertificateSigningRequest approval,
+//! DaemonSet, CronJob, PodDisruptionBudget, CertificateSigningRequest approval,
 //! mirroring of hand-written Endpoints, preemption.
 
 pub mod deployment;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod error;
 pub mod events;
 pub mod eviction;
@@ -26,10 +27,15 @@ pub mod pod_gc;
 pub mod quantity;
 pub mod queue;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod scheduler;
 pub mod service_account;
+pub mod volume;
 
-use crate::runtime::component::{Component, ComponentError, RunContext};
+use crate::{
+    node::volumes::VolumeFolders,
+    runtime::component::{Component, ComponentError, RunContext},
+};
 use async_trait::async_trait;
 use error::ControllerError;
 use informer::{Cached, Informer, ObjectKey};
@@ -38,8 +44,12 @@ use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
     batch::v1::Job,
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Endpoints, Namespace, Node, Service, ServiceAccount},
+    core::v1::{
+        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota, Service,
+        ServiceAccount,
+    },
     discovery::v1::EndpointSlice,
+    storage::v1::StorageClass,
 };
 use kube::runtime::watcher;
 use pod::Pod;
@@ -53,6 +63,8 @@ use tokio_util::sync::CancellationToken;
 pub struct ControllersConfig {
     /// The cluster's CA certificate, PEM, for `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// Where the volumes' data is.
+    pub volumes: VolumeFolders,
     /// How long a node may say nothing before it counts as unreachable.
     pub node_monitor_grace: Duration,
     /// How long pods of a node that is gone are left alone.
@@ -73,6 +85,7 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
             root_ca_pem: String::new(),
+            volumes: VolumeFolders::default(),
             node_monitor_grace: Duration::from_secs(50),
             pod_gc_quarantine: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
@@ -104,6 +117,12 @@ pub struct Context {
     /// Leases of the namespace `kube-node-lease` only.
     pub(crate) leases: Informer<Lease>,
     pub(crate) autoscalers: Informer<HorizontalPodAutoscaler>,
+    pub(crate) claims: Informer<PersistentVolumeClaim>,
+    pub(crate) volumes: Informer<PersistentVolume>,
+    pub(crate) storage_classes: Informer<StorageClass>,
+    pub(crate) quotas: Informer<ResourceQuota>,
+    /// Namespaces with quotas whose content changed.
+    pub(crate) counted: WorkQueue<ObjectKey>,
     /// Namespaces that are being deleted and may have become empty.
     pub(crate) ending: WorkQueue<ObjectKey>,
     pub(crate) heartbeats: node_lifecycle::Heartbeats,
@@ -131,6 +150,11 @@ impl Context {
             nodes: Informer::new(client.clone()),
             leases: Informer::selected(client.clone(), only(&format!("metadata.namespace={}", node_lifecycle::LEASES))),
             autoscalers: Informer::new(client.clone()),
+            claims: Informer::new(client.clone()),
+            volumes: Informer::new(client.clone()),
+            storage_classes: Informer::new(client.clone()),
+            quotas: Informer::new(client.clone()),
+            counted: WorkQueue::default(),
             ending: WorkQueue::default(),
             heartbeats: Default::default(),
             first_seen: Default::default(),
@@ -189,6 +213,10 @@ impl Context {
             self.nodes.synced(),
             self.leases.synced(),
             self.autoscalers.synced(),
+            self.claims.synced(),
+            self.volumes.synced(),
+            self.storage_classes.synced(),
+            self.quotas.synced(),
         );
     }
 
@@ -207,6 +235,10 @@ impl Context {
         spawn(tasks, &self.nodes, shutdown);
         spawn(tasks, &self.leases, shutdown);
         spawn(tasks, &self.autoscalers, shutdown);
+        spawn(tasks, &self.claims, shutdown);
+        spawn(tasks, &self.volumes, shutdown);
+        spawn(tasks, &self.storage_classes, shutdown);
+        spawn(tasks, &self.quotas, shutdown);
     }
 }
 
@@ -234,6 +266,9 @@ impl Component for Controllers {
         controller!(tasks, context, shutdown, "node-lifecycle", 4, node_lifecycle);
         controller!(tasks, context, shutdown, "taint-eviction", 4, eviction);
         controller!(tasks, context, shutdown, "pod-gc", 2, pod_gc);
+        controller!(tasks, context, shutdown, "persistent-volume", 4, volume);
+        controller!(tasks, context, shutdown, "ephemeral-volume", 2, ephemeral_volume);
+        controller!(tasks, context, shutdown, "resource-quota", 2, resource_quota);
         let (collecting, stop) = (context.clone(), shutdown.clone());
         tasks.spawn(async move {
             collecting.synced().await;

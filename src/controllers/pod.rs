@@ -68,6 +68,50 @@ pub struct PodSpec {
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
     pub restart_policy: Option<String>,
+    /// Volumes that are claims; the others are the kubelet's business.
+    #[serde(rename = "volumes", deserialize_with = "claim_volumes")]
+    pub claims: Vec<ClaimVolume>,
+}
+
+/// A volume of a pod that is a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimVolume {
+    /// Name of the volume.
+    pub name: String,
+    /// Name of the claim; empty when it follows from pod and volume.
+    pub claim: String,
+    /// The claim is made for the pod.
+    pub ephemeral: bool,
+}
+
+impl ClaimVolume {
+    /// The claim's name, for a pod of this name.
+    pub fn claim_of(&self, pod: &str) -> Cow<'_, str> {
+        if self.ephemeral { format!("{pod}-{}", self.name).into() } else { Cow::Borrowed(&self.claim) }
+    }
+}
+
+fn claim_volumes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<ClaimVolume>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Source {
+        claim_name: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Volume {
+        #[serde(default)]
+        name: String,
+        persistent_volume_claim: Option<Source>,
+        ephemeral: Option<serde::de::IgnoredAny>,
+    }
+    let volumes = Option::<Vec<Volume>>::deserialize(deserializer)?.unwrap_or_default();
+    let claims = volumes.into_iter().filter_map(|volume| match (volume.persistent_volume_claim, volume.ephemeral) {
+        (Some(source), _) => Some(ClaimVolume { name: volume.name, claim: source.claim_name, ephemeral: false }),
+        (None, Some(_)) => Some(ClaimVolume { name: volume.name, claim: String::new(), ephemeral: true }),
+        (None, None) => None,
+    });
+    Ok(claims.collect())
 }
 
 /// A container of a pod, reduced.
@@ -282,13 +326,20 @@ pub fn orphan_index(namespace: &str) -> String {
     format!("orphan/{namespace}")
 }
 
-/// Index values of a pod: its controller's uid, its node, and whether nothing controls it.
+/// Index value of the pods that use a claim.
+pub fn claim_index(namespace: &str, claim: &str) -> String {
+    format!("claim/{namespace}/{claim}")
+}
+
+/// Index values of a pod: its controller's uid, its node, its claims, and whether nothing controls
+/// it.
 pub fn index(pod: &Pod) -> Vec<String> {
     let mut values = super::informer::by_controller(pod);
     if values.is_empty() {
         values.push(orphan_index(pod.namespace()));
     }
     values.extend(pod.spec.node_name.as_deref().map(node_index));
+    values.extend(pod.claim_names().map(|claim| claim_index(pod.namespace(), &claim)));
     values
 }
 
@@ -304,6 +355,10 @@ impl Pod {
     }
     pub fn labels(&self) -> Cow<'_, BTreeMap<String, String>> {
         self.metadata.labels.as_ref().map_or_else(Cow::default, Cow::Borrowed)
+    }
+    /// Names of the claims that it uses.
+    pub fn claim_names(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.spec.claims.iter().map(move |volume| volume.claim_of(self.name()))
     }
     pub fn node(&self) -> Option<&str> {
         self.spec.node_name.as_deref().filter(|n| !n.is_empty())

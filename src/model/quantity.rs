@@ -10,12 +10,13 @@ const DECIMAL: [(&str, i32); 10] =
 const NANO: i32 = -9;
 
 /// An exact amount in nanounits, with the kind of suffix it was written with.
-struct Amount {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
     nanos: i128,
     form: Form,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Binary,
     Decimal,
@@ -25,29 +26,93 @@ enum Form {
 /// The canonical text of a quantity; `None` when it is none (then kube answers
 /// `quantities must match the regular expression …`).
 pub fn canonical(text: &str) -> Option<String> {
-    let amount = parse(text.trim())?;
-    let nanos = amount.nanos;
-    const ONE: i128 = 1_000_000_000;
-    // Below 1024 the suffixes of both bases differ only in what a fraction needs.
-    if amount.form == Form::Binary && nanos % ONE == 0 && (nanos / ONE).abs() >= 1024 {
-        let (mut whole, mut suffix) = (nanos / ONE, 0);
-        while whole % 1024 == 0 && suffix + 1 < BINARY.len() && whole != 0 {
-            (whole, suffix) = (whole / 1024, suffix + 1);
+    parse(text.trim())?.text()
+}
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self::whole(0);
+
+    /// A number of pieces.
+    pub const fn whole(count: i64) -> Self {
+        Self { nanos: count as i128 * 1_000_000_000, form: Form::Decimal }
+    }
+
+    /// Reads a quantity; `None` when the text is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse(text.trim())
+    }
+
+    /// Reads a quantity from JSON, where a number stands for its text.
+    pub fn of(value: &serde_json::Value) -> Option<Self> {
+        match value {
+            serde_json::Value::String(text) => Self::parse(text),
+            serde_json::Value::Number(number) => Self::parse(&number.to_string()),
+            _ => None,
         }
-        return Some(format!("{whole}{}", BINARY[suffix]));
     }
-    if nanos == 0 {
-        return Some("0".into());
+
+    /// In billionths of the unit.
+    pub fn nanos(self) -> i128 {
+        self.nanos
     }
-    let (mut mantissa, mut exponent) = (nanos, NANO);
-    while mantissa % 1000 == 0 && exponent < 18 && !(amount.form == Form::Binary && exponent == 0) {
-        (mantissa, exponent) = (mantissa / 1000, exponent + 3);
+
+    /// In thousandths of the unit, rounded up.
+    pub fn milli(self) -> i128 {
+        -(-self.nanos).div_euclid(1_000_000)
     }
-    if amount.form == Form::Exponent {
-        return Some(if exponent == 0 { mantissa.to_string() } else { format!("{mantissa}e{exponent}") });
+
+    /// The sum, in the form of the first that is not zero.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let form = if self.nanos == 0 { other.form } else { self.form };
+        Self { nanos: self.nanos.saturating_add(other.nanos), form }
     }
-    let suffix = DECIMAL.iter().find(|(_, e)| *e == exponent)?.0;
-    Some(format!("{mantissa}{suffix}"))
+
+    /// The difference, in the form of the first that is not zero.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nanos: -other.nanos, form: other.form })
+    }
+
+    /// The larger of both.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        if other.nanos > self.nanos { other } else { self }
+    }
+
+    /// The canonical text.
+    fn text(self) -> Option<String> {
+        let nanos = self.nanos;
+        const ONE: i128 = 1_000_000_000;
+        // Below 1024 the suffixes of both bases differ only in what a fraction needs.
+        if self.form == Form::Binary && nanos % ONE == 0 && (nanos / ONE).abs() >= 1024 {
+            let (mut whole, mut suffix) = (nanos / ONE, 0);
+            while whole % 1024 == 0 && suffix + 1 < BINARY.len() && whole != 0 {
+                (whole, suffix) = (whole / 1024, suffix + 1);
+            }
+            return Some(format!("{whole}{}", BINARY[suffix]));
+        }
+        if nanos == 0 {
+            return Some("0".into());
+        }
+        let (mut mantissa, mut exponent) = (nanos, NANO);
+        while mantissa % 1000 == 0 && exponent < 18 && !(self.form == Form::Binary && exponent == 0) {
+            (mantissa, exponent) = (mantissa / 1000, exponent + 3);
+        }
+        if self.form == Form::Exponent {
+            return Some(if exponent == 0 { mantissa.to_string() } else { format!("{mantissa}e{exponent}") });
+        }
+        let suffix = DECIMAL.iter().find(|(_, e)| *e == exponent)?.0;
+        Some(format!("{mantissa}{suffix}"))
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Invariant: the exponent is that of a suffix, from nano in steps of three.
+        f.write_str(&self.text().unwrap_or_default())
+    }
 }
 
 /// The amount in nanounits (so that `500m` is 500,000,000); `None` when it is no quantity.

@@ -10,3 +10,4 @@ pub mod runtime;
 pub mod streaming;
 #[cfg(test)]
 mod testing;
+pub mod volumes;

@@ -175,6 +175,9 @@ pub struct ContainerSpec {
     pub stdin_once: bool,
     /// Signal to stop with, `SIGTERM` form; the image's, else SIGTERM, when `None`.
     pub stop_signal: Option<String>,
+    /// Running container whose processes it sees (an ephemeral container's target).
+    #[serde(default)]
+    pub target_container: Option<ContainerId>,
 }
 
 /// State of a container.

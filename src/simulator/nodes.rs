@@ -11,6 +11,7 @@ use crate::{
         kubelet::{Capacity, Cidr, Kubelet, KubeletConfig, NodeConfig},
         proxy::{ProxyConfig, ServiceProxy},
         runtime::{NodeNetwork, NodeRuntime, RegistryCredentials},
+        volumes::VolumeFolders,
     },
     runtime::{
         net::{Dialer, DirectDialer, SharedDialer},
@@ -117,6 +118,7 @@ impl Nodes {
             let user = format!("system:node:{}", node.name);
             let kubelet = Kubelet::bind(KubeletConfig {
                 state_dir: home.component("kubelet").join(index.to_string()),
+                volumes: VolumeFolders::new(home.component("volumes")),
                 client: client(&user, &["system:nodes", "system:masters"]),
                 runtime: self.runtime(),
                 pki: pki.clone(),

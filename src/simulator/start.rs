@@ -19,6 +19,7 @@ use crate::{
         event::EventBody,
         ids::ServiceName,
     },
+    node::volumes::VolumeFolders,
     registry::{EntraConfig, Registry, RegistryConfig},
     runtime::{
         control::{ControlServer, Info},
@@ -270,7 +271,11 @@ async fn start(
     let admin = client("aksim", &["system:masters"]);
     let controllers = Controllers::new(
         client("system:kube-controller-manager", &["system:masters"]),
-        ControllersConfig { root_ca_pem: pki.ca_pem().to_owned(), ..ControllersConfig::default() },
+        ControllersConfig {
+            root_ca_pem: pki.ca_pem().to_owned(),
+            volumes: VolumeFolders::new(home.component("volumes")),
+            ..ControllersConfig::default()
+        },
     );
     let node_parts = node.bind(config, home, &pki, api_server.address(), client, names).await?;
     let api_address = api_server.address();

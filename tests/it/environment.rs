@@ -97,7 +97,7 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     assert_eq!(traces(&project.environment_home()), Vec::<String>::new());
 }
 
-fn daemon(project: &Project) -> i32 {
+pub fn daemon(project: &Project) -> i32 {
     let home = project.home().display().to_string();
     let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
@@ -109,7 +109,7 @@ fn daemon(project: &Project) -> i32 {
     found.expect("the detached aksim was not found")
 }
 
-fn alive(pid: i32) -> bool {
+pub fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }

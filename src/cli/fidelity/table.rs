@@ -81,7 +81,7 @@ pub const ENTRIES: &[Entry] = &[
         "objects are stored, nothing acts on them",
     ),
     entry("cluster", "PodDisruptionBudget", Gap, Kind(&["PodDisruptionBudget"]), "stored, evictions do not look at it"),
-    entry("cluster", "ResourceQuota, LimitRange", Gap, Kind(&["ResourceQuota", "LimitRange"]), "stored, not enforced"),
+    entry("cluster", "ResourceQuota, LimitRange", Works, Kind(&["ResourceQuota", "LimitRange"]), ""),
     entry("cluster", "CustomResourceDefinition", Gap, Kind(&["CustomResourceDefinition"]), "refused"),
     entry(
         "cluster",
@@ -99,9 +99,36 @@ pub const ENTRIES: &[Entry] = &[
         Always,
         "one process without etcd; writes survive kill -9, a power loss may lose the last ones",
     ),
-    entry("node", "PersistentVolumeClaim", Gap, Kind(&["PersistentVolumeClaim"]), "stored, never bound"),
-    entry("node", "azureFile, azureDisk, csi and NFS volumes", Gap, Key("azureFile"), "pods get a FailedMount event"),
-    entry("node", "csi volumes", Gap, Key("csi"), "pods get a FailedMount event"),
+    entry(
+        "node",
+        "PersistentVolumeClaim, StorageClass",
+        Differs,
+        Kind(&["PersistentVolumeClaim", "PersistentVolume", "StorageClass"]),
+        "volumes are folders of the environment: sizes are recorded, not enforced; no VolumeAttachment, so a disk is not \
+         refused to a second node of its zone; a disk or share that is named but missing is made",
+    ),
+    entry(
+        "node",
+        "block volumes, VolumeSnapshot, cloned volumes",
+        Gap,
+        Kind(&["VolumeSnapshot"]),
+        "claims stay pending",
+    ),
+    entry(
+        "node",
+        "kubectl debug node/NAME",
+        Differs,
+        Never,
+        "the pod has the node's files and network, not its processes",
+    ),
+    entry("node", "azureFile, azureDisk and NFS volumes", Gap, Key("azureFile"), "pods get a FailedMount event"),
+    entry(
+        "node",
+        "csi volumes inline in pods, or of other drivers",
+        Gap,
+        Key("csi"),
+        "pods get a FailedMount event; PersistentVolumes of Azure's disk and file drivers work",
+    ),
     entry("node", "seccomp, AppArmor and SELinux profiles", Gap, Key("seccompProfile"), "accepted, not applied"),
     entry(
         "node",

@@ -192,11 +192,13 @@ impl Collector {
             }
             watcher::Event::Apply(mut object) => {
                 self.notice_definition(kind);
+                self.context.content_changed(object.metadata.namespace.as_deref().unwrap_or_default());
                 forget(&mut object.metadata);
                 self.graph.lock().apply(kind, &object.metadata)
             }
             watcher::Event::Delete(object) => {
                 self.notice_definition(kind);
+                self.context.content_changed(object.metadata.namespace.as_deref().unwrap_or_default());
                 self.context.content_removed(object.metadata.namespace.as_deref().unwrap_or_default());
                 self.graph.lock().remove(object.metadata.uid.as_deref().unwrap_or_default())
             }

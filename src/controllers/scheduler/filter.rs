@@ -127,7 +127,8 @@ pub fn reasons(shape: &Shape, node: &NodeInfo, situation: &Situation) -> Vec<Str
     if !short.is_empty() {
         return short;
     }
-    spread_reason(shape, &node.labels, situation)
+    super::volumes::reason(&shape.claims, &node.name, &node.labels)
+        .or_else(|| spread_reason(shape, &node.labels, situation))
         .or_else(|| affinity_reason(shape, &node.labels, situation))
         .map(single)
         .unwrap_or_default()

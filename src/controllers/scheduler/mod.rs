@@ -10,6 +10,7 @@ pub mod filter;
 mod queue;
 mod score;
 mod shape;
+mod volumes;
 
 use super::{
     Context,
@@ -27,7 +28,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Resource, api::PostParams, core::Request};
-use queue::SchedulingQueue;
+use queue::{SchedulingQueue, Waits};
 use serde_json::json;
 use shape::Shape;
 use std::{
@@ -58,9 +59,11 @@ pub enum Changed {
     Pod(ObjectKey),
     /// A namespace, by name.
     Namespace(Arc<str>),
+    /// A claim, a volume or a class.
+    Storage,
 }
 
-/// Queue of what changed, fed by nodes, pods and namespaces.
+/// Queue of what changed, fed by nodes, pods, namespaces and storage.
 pub fn register(context: &Arc<Context>) -> WorkQueue<Changed> {
     let queue = WorkQueue::default();
     let nodes = queue.clone();
@@ -75,6 +78,10 @@ pub fn register(context: &Arc<Context>) -> WorkQueue<Changed> {
             namespaces.add(Changed::Namespace(ObjectKey::of(namespace.as_ref()).name));
         }
     });
+    let (claims, volumes, classes) = (queue.clone(), queue.clone(), queue.clone());
+    context.claims.on_change(move |_, _| claims.add(Changed::Storage));
+    context.volumes.on_change(move |_, _| volumes.add(Changed::Storage));
+    context.storage_classes.on_change(move |_, _| classes.add(Changed::Storage));
     let pods = queue.clone();
     context.pods.on_change(move |old, new| {
         if let (Some(old), Some(new)) = (old, new)
@@ -105,6 +112,7 @@ fn same_to_scheduler(old: &Pod, new: &Pod) -> bool {
 enum Written {
     Bound,
     NotBound { key: ObjectKey, uid: String, error: ControllerError },
+    NotChosen { key: ObjectKey, uid: String, error: ControllerError },
     Noted,
 }
 
@@ -169,6 +177,7 @@ impl Scheduler {
                 let labels = namespace.map(|n| n.metadata.labels.clone().unwrap_or_default());
                 self.cache.set_namespace(&name, labels);
             }
+            Changed::Storage => self.waiting.wake_claims(Instant::now()),
             Changed::Pod(key) => self.take_pod(key),
         }
     }
@@ -213,22 +222,43 @@ impl Scheduler {
         let Some(pod) = self.context.pods.get(&key).filter(|p| is_ours(p) && p.node().is_none()) else {
             return self.waiting.remove(&key);
         };
-        let shape = Shape::of(&pod, self.cache.namespace_labels(pod.namespace()));
+        let claims = match volumes::of(&self.context, &pod) {
+            Ok(claims) => claims,
+            Err(why) => {
+                self.waiting.sleep(&key, Waits::ForClaims);
+                let message = format!("0/{} nodes are available: {why}.", self.cache.nodes().len());
+                return self.writes.push(note(self.context.clone(), key, pod, message).boxed());
+            }
+        };
+        let mut shape = Shape::of(&pod, self.cache.namespace_labels(pod.namespace()));
+        shape.claims = claims.needs;
         match decide::decide(&mut self.cache, &shape, &mut self.start) {
+            Ok(node) if !claims.open.is_empty() => {
+                self.waiting.sleep(&key, Waits::ForClaims);
+                self.writes.push(choose(self.context.clone(), key, pod, claims.open, node).boxed());
+            }
             Ok(node) => {
                 self.cache.place(&pod, &node);
                 self.assumed.insert(pod.uid().to_owned());
                 self.writes.push(bind(self.context.clone(), key, pod, node).boxed());
             }
             Err(unschedulable) => {
-                let company = !(shape.affinity.is_empty() && shape.spread.is_empty());
-                self.waiting.sleep(&key, company);
+                let waits = match () {
+                    () if !shape.claims.is_empty() => Waits::ForClaims,
+                    () if !(shape.affinity.is_empty() && shape.spread.is_empty()) => Waits::ForCompany,
+                    () => Waits::ForRoom,
+                };
+                self.waiting.sleep(&key, waits);
                 self.writes.push(note(self.context.clone(), key, pod, unschedulable.to_string()).boxed());
             }
         }
     }
 
     fn written(&mut self, written: Written) {
+        if let Written::NotChosen { key, uid, error } = &written {
+            tracing::debug!(pod = %key, uid, %error, "no node chosen for the claims of a pod");
+            self.waiting.retry(key);
+        }
         if let Written::NotBound { key, uid, error } = written {
             tracing::debug!(pod = %key, %error, "pod not bound");
             self.assumed.remove(&uid);
@@ -254,6 +284,16 @@ async fn bind(context: Arc<Context>, key: ObjectKey, pod: Arc<Pod>, node: Arc<st
             Written::Bound
         }
         Err(error) => Written::NotBound { key, uid: pod.uid().to_owned(), error },
+    }
+}
+
+/// Chooses a node for the claims of a pod; it is scheduled when they are bound.
+async fn choose(context: Arc<Context>, key: ObjectKey, pod: Arc<Pod>, open: Vec<ObjectKey>, node: Arc<str>) -> Written {
+    let result = tokio::time::timeout(BIND_DEADLINE, volumes::choose(&context, &open, &node)).await;
+    match result.unwrap_or(Err(ControllerError::Deadline(BIND_DEADLINE))) {
+        Ok(()) => Written::Noted,
+        // A claim or volume that changed meanwhile: the pod is tried again.
+        Err(error) => Written::NotChosen { key, uid: pod.uid().to_owned(), error },
     }
 }
 

@@ -24,6 +24,17 @@ enum State {
     InFlight,
 }
 
+/// What may help a pod that no node would take; room that is made always may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Room.
+    ForRoom,
+    /// Its rules look at other pods, so that a pod placed anywhere may help.
+    ForCompany,
+    /// It has claims: a change of storage may help, or a pod placed anywhere.
+    ForClaims,
+}
+
 #[derive(Debug)]
 struct Entry {
     priority: i32,
@@ -31,8 +42,7 @@ struct Entry {
     attempts: u32,
     last_attempt: Instant,
     state: State,
-    /// Its rules look at other pods, so that a pod placed anywhere may help.
-    company: bool,
+    waits: Waits,
 }
 
 /// Pods that wait for a node.
@@ -60,7 +70,7 @@ impl SchedulingQueue {
             attempts: 0,
             last_attempt: now,
             state: State::Active,
-            company: false,
+            waits: Waits::ForRoom,
         };
         self.active.insert((Reverse(priority), entry.arrival, key.clone()));
         self.entries.insert(key, entry);
@@ -105,10 +115,10 @@ impl SchedulingQueue {
     }
 
     /// Puts a pod to sleep until something changes.
-    pub fn sleep(&mut self, key: &ObjectKey, company: bool) {
+    pub fn sleep(&mut self, key: &ObjectKey, waits: Waits) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.state = State::Unschedulable;
-            entry.company = company;
+            entry.waits = waits;
         }
     }
 
@@ -128,7 +138,12 @@ impl SchedulingQueue {
 
     /// Wakes the sleeping pods whose rules look at other pods.
     pub fn wake_company(&mut self, now: Instant) {
-        self.wake_where(now, |entry| entry.company);
+        self.wake_where(now, |entry| entry.waits != Waits::ForRoom);
+    }
+
+    /// Wakes the sleeping pods that have claims.
+    pub fn wake_claims(&mut self, now: Instant) {
+        self.wake_where(now, |entry| entry.waits == Waits::ForClaims);
     }
 
     fn wake_where(&mut self, now: Instant, holds: impl Fn(&Entry) -> bool) {
@@ -188,14 +203,14 @@ mod tests {
         queue.add(key("a"), 0, now);
         for _ in 0..QUICK_ATTEMPTS {
             assert!(queue.pop(now).is_some());
-            queue.sleep(&key("a"), false);
+            queue.sleep(&key("a"), Waits::ForRoom);
             assert!(queue.pop(now).is_none());
             queue.wake_company(now);
             assert!(!queue.has_active(), "a pod elsewhere does not help it");
             queue.wake_all(now);
         }
         assert!(queue.pop(now).is_some());
-        queue.sleep(&key("a"), true);
+        queue.sleep(&key("a"), Waits::ForCompany);
         queue.wake_company(now);
         assert!(queue.pop(now).is_none());
         let due = queue.next_due().unwrap();

@@ -37,6 +37,8 @@ pub struct Shape {
     pub anti_affinity: Vec<Term>,
     /// Preferred terms with their weights, negative to keep away.
     pub preferred_pods: Vec<(i64, Term)>,
+    /// What the pod's claims ask of the node.
+    pub claims: Vec<super::volumes::Need>,
 }
 
 /// A port of the node that a pod takes.
@@ -189,6 +191,7 @@ impl Shape {
                 .map(|w| weighted(1, w.weight, &w.pod_affinity_term))
                 .chain(repel.iter().map(|w| weighted(-1, w.weight, &w.pod_affinity_term)))
                 .collect(),
+            claims: Vec::new(),
             labels,
         }
     }

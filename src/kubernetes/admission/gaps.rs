@@ -21,8 +21,6 @@ pub const GAPS: &[Gap] = &[
         refused: true,
     },
     Gap { table: "apiservices.apiregistration.k8s.io", missing: "aggregated API servers", refused: true },
-    Gap { table: "resourcequotas", missing: "enforcement of resource quotas", refused: false },
-    Gap { table: "limitranges", missing: "enforcement of limit ranges", refused: false },
     Gap {
         table: "mutatingwebhookconfigurations.admissionregistration.k8s.io",
         missing: "admission webhooks",

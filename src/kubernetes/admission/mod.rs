@@ -1,13 +1,17 @@
 //! The admission chain: what the cluster adds to or refuses of a write, beyond the kind's rules.
 //!
-//! Plug-ins run in this order, as kube-apiserver's: `NamespaceLifecycle`, `ServiceAccount`,
-//! `Priority`, `DefaultTolerationSeconds`, `DefaultStorageClass`, `DefaultIngressClass`.
-//! Not emulated yet, and named by `aksim fidelity`: `LimitRanger`, `ResourceQuota`,
-//! `PodSecurity`, webhooks and admission policies.
+//! Plug-ins run in this order, as kube-apiserver's: `NamespaceLifecycle`, `LimitRanger`,
+//! `ServiceAccount`, `Priority`, `DefaultTolerationSeconds`, `StorageObjectInUseProtection`,
+//! `DefaultStorageClass`, `PersistentVolumeClaimResize`, `DefaultIngressClass`; last of all, when
+//! the object is valid, `ResourceQuota` ([`quota`]).
+//! Not emulated yet, and named by `aksim fidelity`: `PodSecurity`, webhooks and admission policies.
 
 mod gaps;
 mod lifecycle;
+mod limits;
 mod pods;
+pub mod quota;
+mod resources;
 mod volumes;
 
 use crate::kubernetes::{
@@ -29,10 +33,14 @@ type Plugin = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
 const CHAIN: &[(&[&str], Plugin)] = &[
     (&[], gaps::say),
     (&[], lifecycle::namespace_lifecycle),
+    (&["pods"], limits::pod),
+    (&["persistentvolumeclaims"], limits::claim),
     (&["pods"], pods::service_account),
     (&["pods"], pods::priority),
     (&["pods"], pods::default_tolerations),
+    (&["persistentvolumeclaims", "persistentvolumes"], volumes::protect),
     (&["persistentvolumeclaims"], volumes::default_storage_class),
+    (&["persistentvolumeclaims"], volumes::resize),
     (&["ingresses.networking.k8s.io"], lifecycle::default_ingress_class),
 ];
 

@@ -41,6 +41,8 @@ pub struct Api {
     pub addresses: ServiceAddresses,
     /// The way to kubelets and pods.
     pub upstream: Arc<Upstream>,
+    /// Room in quotas that writes under way hold.
+    pub quota: crate::kubernetes::admission::quota::Ledger,
     /// Cached list answers.
     pub lists: verbs::list::Cache,
     /// Certificate authority, PEM.

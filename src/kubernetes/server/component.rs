@@ -148,6 +148,7 @@ impl ApiServer {
             addresses,
             upstream,
             lists: Default::default(),
+            quota: Default::default(),
             ca_pem: config.pki.ca_pem().to_owned(),
             advertise: address.to_string(),
             metrics: Default::default(),

@@ -157,20 +157,28 @@ impl AgentClient {
     /// # Errors
     /// As [`Connection::call`].
     pub async fn call(&self, request: &AgentRequest) -> io::Result<(Reply, Vec<OwnedFd>)> {
+        self.call_with(request, &[]).await
+    }
+
+    /// As [`AgentClient::call`], with descriptors beside the request.
+    ///
+    /// # Errors
+    /// As [`Connection::call`].
+    pub async fn call_with(&self, request: &AgentRequest, fds: &[BorrowedFd<'_>]) -> io::Result<(Reply, Vec<OwnedFd>)> {
         let deadline = match request {
             AgentRequest::RemoveTree { .. } | AgentRequest::Unpack { .. } => WORK_DEADLINE,
             _ => CALL_DEADLINE,
         };
         let idle = self.idle.lock().pop();
         if let Some(connection) = idle {
-            match connection.call_within(deadline, request, &[]).await {
+            match connection.call_within(deadline, request, fds).await {
                 // Closed by an agent that has gone since.
                 Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe) => {}
                 answer => return self.keep(connection, answer),
             }
         }
         let connection = self.connect().await?;
-        let answer = connection.call_within(deadline, request, &[]).await;
+        let answer = connection.call_within(deadline, request, fds).await;
         self.keep(connection, answer)
     }
 

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::{
     io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::Stdio,
     str::FromStr,
@@ -107,6 +108,16 @@ impl Container {
         Ok(())
     }
 
+    /// PID namespace of the container's processes.
+    fn pid_namespace(&self) -> Result<std::fs::File, RuntimeError> {
+        let process = self.process.as_ref().filter(|_| !self.has_ended());
+        let process = process.ok_or_else(|| RuntimeError::Start {
+            message: format!("target container {} is not running", self.record.id),
+        })?;
+        let path = format!("/proc/{}/ns/pid", process.pid());
+        std::fs::File::open(path).map_err(io_error("open the target container's PID namespace"))
+    }
+
     pub(super) fn root_path(&self) -> Result<PathBuf, RuntimeError> {
         match &self.process {
             Some(process) if !self.has_ended() => Ok(PathBuf::from(format!("/proc/{}/root", process.pid()))),
@@ -190,6 +201,7 @@ impl ContainerRuntime {
         sandbox: &str,
         mut spec: ContainerSpec,
     ) -> Result<(Container, Option<Connection>), RuntimeError> {
+        let target = spec.target_container.as_deref().map(|id| self.container(id)).transpose()?;
         create_private_dir(directory).map_err(io_error("make the container's folder"))?;
         let (image, overlay) = self.images.open_image(&spec.image_id)?;
         let group = self
@@ -226,9 +238,15 @@ impl ContainerRuntime {
             record::write(&directory.join("container.json"), &record)
         };
         write().map_err(io_error("write the container"))?;
-        let request = AgentRequest::StartShim { sandbox: sandbox.to_owned(), directory: directory.to_owned() };
         let start = |e: io::Error| RuntimeError::Start { message: e.to_string() };
-        let (reply, fds) = self.agent.call(&request).await.map_err(start)?;
+        let target = target.map(|target| target.pid_namespace()).transpose()?;
+        let request = AgentRequest::StartShim {
+            sandbox: sandbox.to_owned(),
+            directory: directory.to_owned(),
+            joins_pid: target.is_some(),
+        };
+        let beside: Vec<_> = target.iter().map(AsFd::as_fd).collect();
+        let (reply, fds) = self.agent.call_with(&request, &beside).await.map_err(start)?;
         running(record, directory, &reply, fds)
     }
 

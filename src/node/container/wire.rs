@@ -58,6 +58,9 @@ pub enum AgentRequest {
         sandbox: String,
         /// Folder with `config.json` and `launch.json`.
         directory: PathBuf,
+        /// Whether the PID namespace whose descriptor comes beside is joined instead of a new one.
+        #[serde(default)]
+        joins_pid: bool,
     },
     /// Deletes a tree whose files may belong to mapped users.
     RemoveTree {

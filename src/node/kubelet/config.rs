@@ -1,6 +1,9 @@
 //! What a kubelet is told about its node, and where it keeps things.
 
-use crate::{node::runtime::NodeRuntime, runtime::pki::Pki};
+use crate::{
+    node::{runtime::NodeRuntime, volumes::VolumeFolders},
+    runtime::pki::Pki,
+};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -102,6 +105,8 @@ pub struct KubeletConfig {
     pub runtime: Arc<dyn NodeRuntime>,
     /// Folder for volumes and logs of this node; private to the user.
     pub state_dir: PathBuf,
+    /// Disks and file shares that claims are bound to, the same for all nodes.
+    pub volumes: VolumeFolders,
     /// The environment's CA: server certificate of the kubelet's own API, and who may call it.
     pub pki: Pki,
     /// Address of cluster DNS, for pods with `dnsPolicy: ClusterFirst`.

@@ -133,6 +133,7 @@ impl Kubelet {
             runtime: config.runtime,
             network,
             paths,
+            volumes: config.volumes,
             cluster_dns: config.cluster_dns,
             cluster_domain: config.cluster_domain,
             trust_bundle: config.trust_bundle,

@@ -7,7 +7,10 @@ use super::{
     objects::ObjectCache,
     table::PodTable,
 };
-use crate::node::runtime::{NodeNetwork, NodeRuntime};
+use crate::node::{
+    runtime::{NodeNetwork, NodeRuntime},
+    volumes::VolumeFolders,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::Client;
 use parking_lot::Mutex;
@@ -23,6 +26,7 @@ pub(super) struct Shared {
     pub runtime: Arc<dyn NodeRuntime>,
     pub network: Arc<dyn NodeNetwork>,
     pub paths: Paths,
+    pub volumes: VolumeFolders,
     pub cluster_dns: IpAddr,
     pub cluster_domain: String,
     pub trust_bundle: Option<PathBuf>,

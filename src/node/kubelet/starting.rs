@@ -81,6 +81,8 @@ pub(super) struct Start {
     pub image: ImageStatus,
     pub sandbox: Sandbox,
     pub volumes: HashMap<String, Prepared>,
+    /// Id of the container whose processes an ephemeral one is to see.
+    pub target: Option<String>,
     /// Cancelled when the pod is to end.
     pub ending: CancellationToken,
 }
@@ -170,6 +172,7 @@ impl Start {
             stdin: container.stdin == Some(true),
             stdin_once: container.stdin_once == Some(true),
             stop_signal: container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
+            target_container: self.target.clone(),
         })
     }
 }

@@ -52,6 +52,7 @@ impl Node {
             client: self.api.client(),
             runtime: self.runtime.clone(),
             state_dir: self.dir.path().join("kubelet"),
+            volumes: crate::node::volumes::VolumeFolders::new(self.dir.path().join("volumes")),
             pki: self.pki.clone(),
             cluster_dns: "10.0.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".into(),

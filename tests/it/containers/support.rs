@@ -198,6 +198,7 @@ impl Node {
             stdin: false,
             stdin_once: false,
             stop_signal: None,
+            target_container: None,
         }
     }
 

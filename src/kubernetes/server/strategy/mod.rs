@@ -9,6 +9,7 @@ mod names;
 mod objects;
 mod pods;
 mod services;
+mod volumes;
 mod workloads;
 
 pub use names::{is_dns_label, is_dns_subdomain};
@@ -94,6 +95,8 @@ const RULES: &[Rule] = &[
         prepare: &[objects::prepare_volume],
         validate: &[],
     },
+    Rule { tables: &["persistentvolumeclaims"], prepare: &[], validate: &[volumes::validate_claim] },
+    Rule { tables: &["persistentvolumes"], prepare: &[], validate: &[volumes::validate_volume] },
     Rule {
         tables: &["certificatesigningrequests.certificates.k8s.io"],
         prepare: &[objects::prepare_signing_request],
@@ -138,6 +141,11 @@ pub fn validate(change: &Change<'_>, value: &Value) -> Vec<Cause> {
                 validate(change, value, &mut causes);
             }
         }
+    }
+    if change.part == Part::EphemeralContainers
+        && let Some(old) = change.old
+    {
+        pods::validate_ephemeral(old, value, &mut causes);
     }
     causes
 }

@@ -152,6 +152,51 @@ fn validate_ports(path: &str, container: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
+/// Ephemeral containers are added, and never changed or taken away.
+pub fn validate_ephemeral(old: &Value, new: &Value, causes: &mut Vec<Cause>) {
+    const FIELD: &str = "spec.ephemeralContainers";
+    let list = |pod: &Value, list: &str| pod["spec"][list].as_array().cloned().unwrap_or_default();
+    let volumes = list(new, "volumes");
+    let volumes: Vec<&Value> = volumes.iter().map(|volume| &volume["name"]).collect();
+    let others: Vec<Value> = ["containers", "initContainers"].iter().flat_map(|l| list(new, l)).collect();
+    let (before, after) = (list(old, "ephemeralContainers"), list(new, "ephemeralContainers"));
+    let mut names: Vec<&Value> = others.iter().map(|container| &container["name"]).collect();
+    for (index, container) in after.iter().enumerate() {
+        let path = format!("{FIELD}[{index}]");
+        validate_container(&path, container, &volumes, causes);
+        let name = &container["name"];
+        if names.contains(&name) {
+            causes.push(Cause::duplicate(format!("{path}.name"), name));
+        }
+        names.push(name);
+        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+            if !container[field].is_null() {
+                causes.push(Cause::forbidden(format!("{path}.{field}"), "cannot be set for an Ephemeral Container"));
+            }
+        }
+        let target = &container["targetContainerName"];
+        let named = target.as_str().is_some_and(|target| !target.is_empty());
+        if named && !others.iter().any(|other| other["name"] == *target) {
+            causes.push(Cause::not_found(format!("{path}.targetContainerName"), target));
+        }
+    }
+    for container in &before {
+        match after.iter().find(|kept| kept["name"] == container["name"]) {
+            None => {
+                let name = container["name"].as_str().unwrap_or_default();
+                let detail = format!("existing ephemeral containers \"{name}\" may not be removed\n");
+                causes.push(Cause::forbidden(FIELD, &detail));
+            }
+            Some(kept) if kept != container => {
+                let name = container["name"].as_str().unwrap_or_default();
+                let detail = format!("existing ephemeral containers \"{name}\" may not be changed\n");
+                causes.push(Cause::forbidden(FIELD, &detail));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 const MAY_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
      `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
      tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -217,6 +262,30 @@ mod tests {
         new["spec"]["nodeName"] = "m".into();
         validate_update(&old, &new, &mut causes);
         assert_eq!(causes.len(), 1);
+    }
+
+    #[test]
+    fn ephemeral_containers_are_only_added() {
+        let pod = |ephemeral: Value| json!({"spec": {"containers": [{"name": "a", "image": "x"}], "ephemeralContainers": ephemeral}});
+        let said = |old: &Value, new: &Value| {
+            let mut causes = Vec::new();
+            validate_ephemeral(old, new, &mut causes);
+            causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message.trim_end())).collect::<Vec<_>>()
+        };
+        let one = pod(json!([{"name": "d", "image": "x", "targetContainerName": "a"}]));
+        assert_eq!(said(&pod(json!([])), &one), Vec::<String>::new());
+        let bad =
+            pod(json!([{"name": "a", "image": "x", "targetContainerName": "no", "ports": [{"containerPort": 1}]}]));
+        assert_eq!(
+            said(&pod(json!([])), &bad),
+            [
+                "spec.ephemeralContainers[0].name: Duplicate value: \"a\"",
+                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+                "spec.ephemeralContainers[0].targetContainerName: Not found: \"no\"",
+            ]
+        );
+        let removed = "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed";
+        assert_eq!(said(&one, &pod(json!([]))), [removed]);
     }
 
     #[test]

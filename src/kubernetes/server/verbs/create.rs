@@ -117,6 +117,8 @@ async fn attempt(change: &Change<'_>, mut value: Value) -> Result<Outcome, ApiEr
     if !causes.is_empty() {
         return Err(ApiError::invalid(&target.group_kind(), &name, &causes));
     }
+    // Held until the write is done; then it counts itself.
+    let _room = admission::quota::reserve(change, &value)?;
     if change.dry_run {
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
         if call.api.store.get(target.table, &target.key(namespace, &name)).is_some() {

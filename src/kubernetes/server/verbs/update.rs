@@ -88,6 +88,7 @@ pub async fn change(
         if value == live {
             return Ok(Outcome::Stored(object));
         }
+        let _room = admission::quota::reserve(&change, &value)?;
         if options.dry_run {
             return Ok(Outcome::DryRun(value));
         }

@@ -168,11 +168,11 @@ impl Agent {
 
     /// Serves one request; false when the connection is to be closed.
     fn serve(&mut self, index: usize) -> bool {
-        let Ok(Some((request, _))) = wire::receive::<AgentRequest>(self.connections[index].as_fd()) else {
+        let Ok(Some((request, fds))) = wire::receive::<AgentRequest>(self.connections[index].as_fd()) else {
             return false;
         };
         let next =
-            self.handle(request, index).unwrap_or_else(|e| Next::Answer(Reply::failed("node agent", &e), vec![]));
+            self.handle(request, fds, index).unwrap_or_else(|e| Next::Answer(Reply::failed("node agent", &e), vec![]));
         match next {
             Next::Delegated => true,
             Next::Answer(reply, fds) => {
@@ -182,7 +182,7 @@ impl Agent {
         }
     }
 
-    fn handle(&mut self, request: AgentRequest, index: usize) -> io::Result<Next> {
+    fn handle(&mut self, request: AgentRequest, mut fds: Vec<OwnedFd>, index: usize) -> io::Result<Next> {
         let done = || Next::Answer(Reply::Done, vec![]);
         Ok(match request {
             AgentRequest::Hello => {
@@ -211,7 +211,11 @@ impl Agent {
                 let fds = self.sockets(sandbox.as_deref(), udp, ipv6, count.clamp(1, MAX_FDS))?;
                 Next::Answer(Reply::Done, fds)
             }
-            AgentRequest::StartShim { sandbox, directory } => self.start_shim(&sandbox, &directory, index)?,
+            AgentRequest::StartShim { sandbox, directory, joins_pid } => {
+                let missing = || io::Error::new(io::ErrorKind::InvalidInput, "the PID namespace to join is missing");
+                let pid = joins_pid.then(|| fds.pop().ok_or_else(missing)).transpose()?;
+                self.start_shim(&sandbox, &directory, pid.as_ref(), index)?
+            }
             AgentRequest::RemoveTree { path } => self.work(index, move || match remove_tree(&path) {
                 Ok(()) => Reply::Done,
                 Err(e) => Reply::failed(&format!("cannot remove {}", path.display()), &e),
@@ -263,14 +267,14 @@ impl Agent {
         }
     }
 
-    fn start_shim(&mut self, sandbox: &str, directory: &Path, index: usize) -> io::Result<Next> {
+    fn start_shim(&mut self, sandbox: &str, directory: &Path, pid: Option<&OwnedFd>, index: usize) -> io::Result<Next> {
         let sandbox = self.sandbox(sandbox)?;
         // SAFETY: this process has one thread.
         match unsafe { fork() }? {
             ForkResult::Parent { .. } => Ok(Next::Delegated),
             ForkResult::Child => {
                 let connection = self.connections[index].as_fd();
-                let outcome = sandbox.enter().and_then(|()| {
+                let outcome = sandbox.enter(pid).and_then(|()| {
                     close_all_but(&mut [connection.as_raw_fd()]);
                     shim::run(connection, directory, self.ids)
                 });

@@ -10,7 +10,7 @@ use nix::{
     },
     unistd::{ForkResult, Pid, fork, sethostname},
 };
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 
 /// Namespaces of a pod, held open here so that they outlive its containers.
 pub struct Sandbox {
@@ -30,17 +30,19 @@ fn own(kind: &str) -> io::Result<File> {
 }
 
 impl Sandbox {
-    /// Moves the calling process into the pod's namespaces; children are made in its PID
-    /// namespace, or in a new one.
-    pub fn enter(&self) -> io::Result<()> {
+    /// Moves the calling process into the pod's namespaces; children are made in the pod's PID
+    /// namespace where it has one, in `pid` of another container where one is targeted, or in a
+    /// new one.
+    pub fn enter(&self, pid: Option<&OwnedFd>) -> io::Result<()> {
         setns(&self.ipc, CloneFlags::CLONE_NEWIPC)?;
         setns(&self.uts, CloneFlags::CLONE_NEWUTS)?;
         if let Some(net) = &self.net {
             setns(net, CloneFlags::CLONE_NEWNET)?;
         }
-        match &self.pid {
-            Some((_, namespace)) => setns(namespace, CloneFlags::CLONE_NEWPID)?,
-            None => unshare(CloneFlags::CLONE_NEWPID)?,
+        match (&self.pid, pid) {
+            (Some((_, namespace)), _) => setns(namespace, CloneFlags::CLONE_NEWPID)?,
+            (None, Some(namespace)) => setns(namespace, CloneFlags::CLONE_NEWPID)?,
+            (None, None) => unshare(CloneFlags::CLONE_NEWPID)?,
         }
         Ok(())
     }

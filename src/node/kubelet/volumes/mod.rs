@@ -1,6 +1,7 @@
 //! Volumes of a pod on the node.
 
 pub(super) mod atomic;
+mod claims;
 mod mounts;
 mod ownership;
 mod projected;
@@ -9,6 +10,7 @@ mod token;
 pub(super) use mounts::{TRUST_FILE, mounts};
 
 use super::shared::Shared;
+use claims::Claim;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, Volume};
 use projected::Projected;
 use std::{
@@ -33,7 +35,9 @@ impl VolumeError {
         Self { volume: volume.to_owned(), message, lasting: false }
     }
     fn unsupported(volume: &str, what: &str) -> Self {
-        let message = format!("aksim does not emulate {what} volumes yet; use emptyDir, hostPath or projected volumes");
+        let message = format!(
+            "aksim does not emulate {what} volumes yet; use persistentVolumeClaim, emptyDir, hostPath or projected volumes"
+        );
         Self { volume: volume.to_owned(), message, lasting: true }
     }
 }
@@ -71,6 +75,14 @@ impl Volumes {
                 Prepared { path, readonly: false }
             } else if let Some(source) = &volume.host_path {
                 host_path(source).map_err(|m| VolumeError::failed(name, m))?
+            } else if let Some(source) = &volume.persistent_volume_claim {
+                let readonly = source.read_only == Some(true);
+                let claim = Claim { volume: name, name: source.claim_name.clone(), readonly, ephemeral: false };
+                claims::prepare(shared, &now, claim).await?
+            } else if volume.ephemeral.is_some() {
+                let claim = format!("{}-{name}", now.metadata.name.as_deref().unwrap_or_default());
+                let claim = Claim { volume: name, name: claim, readonly: false, ephemeral: true };
+                claims::prepare(shared, &now, claim).await?
             } else {
                 return Err(VolumeError::unsupported(name, kind(volume)));
             };
@@ -121,8 +133,6 @@ fn plugin(volume: &Volume) -> &'static str {
 /// Name of the first source that is set, for messages.
 fn kind(volume: &Volume) -> &'static str {
     match volume {
-        Volume { persistent_volume_claim: Some(_), .. } => "persistentVolumeClaim",
-        Volume { ephemeral: Some(_), .. } => "ephemeral",
         Volume { csi: Some(_), .. } => "csi",
         Volume { azure_file: Some(_), .. } => "azureFile",
         Volume { azure_disk: Some(_), .. } => "azureDisk",

@@ -164,6 +164,15 @@ impl Worker {
         }
         let (Need::Ready(sandbox), Need::Ready(volumes)) = (&self.sandbox, &self.volumes) else { return };
         let (sandbox, volumes) = (sandbox.clone(), volumes.prepared.clone());
+        let target = match self.target(index) {
+            Ok(target) => target,
+            Err(message) => {
+                let slot = &mut self.slots[index];
+                slot.failed_at = Some(Instant::now());
+                slot.waiting = Some(("CreateContainerConfigError".to_owned(), message));
+                return self.wake_at(Instant::now() + CONFIG_RETRY);
+            }
+        };
         let slot = &mut self.slots[index];
         let Some(image) = slot.image.take() else { return };
         slot.op = Some(Op::Starting);
@@ -180,9 +189,27 @@ impl Worker {
             image,
             sandbox,
             volumes,
+            target,
             ending: self.ending_token.clone(),
         };
         self.work.spawn(async move { Done::Started(index, start.run().await) });
+    }
+
+    /// The running container that an ephemeral one targets.
+    fn target(&self, index: usize) -> Result<Option<String>, String> {
+        let slot = &self.slots[index];
+        if slot.role != Role::Ephemeral {
+            return Ok(None);
+        }
+        let own = self.spec.ephemeral_containers.iter().flatten().find(|e| e.name == slot.name());
+        let Some(name) = own.and_then(|e| e.target_container_name.as_deref()).filter(|n| !n.is_empty()) else {
+            return Ok(None);
+        };
+        let target = self.slots.iter().find(|s| s.name() == name && s.running());
+        match target.and_then(|s| s.current.as_ref()) {
+            Some(current) => Ok(Some(current.id.clone())),
+            None => Err(format!("unable to find target container \"{name}\"")),
+        }
     }
 
     fn pull(&mut self, index: usize) {
