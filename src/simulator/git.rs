@@ -149,7 +149,17 @@ pub async fn connect(
         Ok(RemoteOutcome::NotACheckout) => {
             tracing::info!(target: "git", "the project is not in a checkout of git: no remote was made");
         }
-        Ok(outcome) => tracing::debug!(target: "git", ?outcome, "remote aksim"),
+        Ok(outcome) => {
+            tracing::debug!(target: "git", ?outcome, "remote aksim");
+            // git prefers the variable to the remote's own CA.
+            if std::env::var_os("GIT_SSL_CAINFO").is_some() {
+                recorder.record(EventBody::Warning {
+                    subject: "git".into(),
+                    message: "GIT_SSL_CAINFO is set: git will not trust the remote aksim".into(),
+                    hint: Some("push with `env -u GIT_SSL_CAINFO git push aksim`".into()),
+                });
+            }
+        }
         // A checkout of somebody else, or one that is read-only, stops nothing.
         Err(error) => {
             warn(format!("the remote aksim of {} was not made: {error}", config.root.display()));
