@@ -1,6 +1,9 @@
 //! The command line as one table.
 
-use super::output::Format;
+use super::{
+    git::{CredentialArgs, GitArgs},
+    output::Format,
+};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -60,6 +63,11 @@ pub enum Verb {
     Kubeconfig(KubeconfigArgs),
     /// Shell variables for tools that run beside the environment.
     Env,
+    /// The Git host: statuses, tokens, webhooks.
+    Git(GitArgs),
+    /// Credential helper of git for the Git host.
+    #[command(hide = true)]
+    GitCredential(CredentialArgs),
     /// Images: base images for builds.
     Image(ImageArgs),
     /// What is emulated, what differs, what is not there.

@@ -9,6 +9,7 @@ mod exec;
 mod explain;
 mod failure;
 mod fidelity;
+mod git;
 mod image;
 mod init;
 mod journey;
@@ -31,6 +32,10 @@ use std::{ffi::OsString, io::Write as _, process::ExitCode};
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     // Subcommands of the container runtime fork: they run before any thread exists.
     if let Some(code) = crate::node::container::reexec(arguments.get(1..).unwrap_or_default()) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    // git starts this program as a hook, by the hook's name.
+    if let Some(code) = crate::git::run_hook(&arguments) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     let cli = match Cli::try_parse_from(arguments) {
@@ -81,6 +86,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Token(args) => token::run(&context, args).await,
         Verb::Kubeconfig(args) => kubeconfig::run(&context, &args),
         Verb::Env => kubeconfig::env(&context).await,
+        Verb::Git(args) => git::run(&context, args).await,
+        Verb::GitCredential(args) => git::credential(&context, &args),
         Verb::Image(args) => image::run(&context, args).await,
         Verb::Fidelity(args) => fidelity::run(&context, &args),
         Verb::Doctor(args) => doctor::run(&args).await,

@@ -5,7 +5,7 @@ pub mod home;
 pub mod project;
 pub mod raw;
 
-pub use project::{Config, ConfigError, ServiceConfig};
+pub use project::{Config, ConfigError, GitConfig, ServiceConfig};
 
 /// JSON schema of `aksim.toml`, as `aksim schema` prints it.
 pub fn json_schema() -> serde_json::Value {

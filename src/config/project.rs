@@ -46,6 +46,8 @@ pub struct Config {
     pub identity_port: Option<u16>,
     /// Port asked for the ingress.
     pub ingress_port: Option<u16>,
+    /// Git host.
+    pub git: GitConfig,
     /// Services, each after those it depends on.
     pub services: Vec<ServiceConfig>,
 }
@@ -57,6 +59,29 @@ pub struct DatabaseConfig {
     pub name: String,
     /// Server binary, or `None` to look for one.
     pub binary: Option<PathBuf>,
+    /// Port asked for.
+    pub port: Option<u16>,
+}
+
+/// A validated Git section, or what holds without one.
+#[derive(Clone, Debug)]
+pub struct GitConfig {
+    /// Whether the project has the section: then a missing git is an error.
+    pub asked: bool,
+    /// Organization.
+    pub organization: String,
+    /// The project's repository.
+    pub repository: String,
+    /// Branch that a clone checks out.
+    pub default_branch: String,
+    /// Patterns of protected branches.
+    pub protected: Vec<String>,
+    /// Contexts that a protected branch requires.
+    pub required_statuses: Vec<String>,
+    /// Users and groups that may push; `None` for every user.
+    pub writers: Option<Vec<String>>,
+    /// Receivers of pushes.
+    pub webhooks: Vec<raw::Webhook>,
     /// Port asked for.
     pub port: Option<u16>,
 }
@@ -210,6 +235,7 @@ impl Validator<'_> {
         }
         self.dns_label(&project.identity.tenant, "identity.tenant");
         let database = project.database.map(|d| self.database(d));
+        let git = self.git(project.git, &project.name, &project.identity);
         let services = self.services(project.services, root, &registry, database.is_some());
         self.apps(&project.identity.apps);
         Config {
@@ -226,6 +252,7 @@ impl Validator<'_> {
             cluster_admin_groups: project.identity.cluster_admin_groups,
             identity_port: project.identity.port,
             ingress_port: project.ingress.port,
+            git,
             services,
         }
     }
@@ -283,6 +310,46 @@ impl Validator<'_> {
             },
         };
         DatabaseConfig { name: database.name, binary, port: database.port }
+    }
+
+    fn git(&mut self, git: Option<raw::Git>, project: &str, identity: &raw::Identity) -> GitConfig {
+        let asked = git.is_some();
+        let git = git.unwrap_or_default();
+        let organization = git.organization.unwrap_or_else(|| identity.tenant.clone());
+        let repository = git.repository.unwrap_or_else(|| project.to_owned());
+        for (key, value) in [("git.organization", &organization), ("git.repository", &repository)] {
+            if asked && !is_git_name(value) {
+                let message = format!("`{key}`: `{value}` cannot be part of a repository's URL");
+                self.problem(value, message, Some("use letters, digits, `-`, `_` and `.`, at most 100"));
+            }
+        }
+        let known: BTreeSet<String> =
+            identity.users.iter().flat_map(|u| u.groups.iter().chain([&u.name])).cloned().collect();
+        for writer in git.writers.iter().flatten().filter(|w| !known.contains(*w)) {
+            let hint = check::nearest(writer, &known).map(|n| format!("did you mean `{n}`?"));
+            let message = format!("`git.writers`: no user or group is named `{writer}`");
+            self.problem(writer, message, hint.as_deref());
+        }
+        for hook in &git.webhooks {
+            if !url::Url::parse(&hook.url).is_ok_and(|u| ["http", "https"].contains(&u.scheme())) {
+                self.problem(&hook.url, format!("webhook `{}` is not an http or https URL", hook.url), None);
+            }
+            if !["json", "form"].contains(&hook.content_type.as_str()) {
+                let message = format!("content type `{}` of a webhook is neither json nor form", hook.content_type);
+                self.problem(&hook.content_type, message, None);
+            }
+        }
+        GitConfig {
+            asked,
+            organization,
+            repository,
+            default_branch: git.default_branch.unwrap_or_else(|| "main".to_owned()),
+            protected: git.protected,
+            required_statuses: git.required_statuses,
+            writers: git.writers,
+            webhooks: git.webhooks,
+            port: git.port,
+        }
     }
 
     fn apps(&mut self, apps: &[raw::App]) {
@@ -418,6 +485,14 @@ impl Validator<'_> {
         }
         ordered
     }
+}
+
+/// Whether a text can be the name of an organization or repository.
+fn is_git_name(text: &str) -> bool {
+    (1..=100).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && !text.starts_with(['.', '-'])
+        && ![".", ".git", ".lock"].iter().any(|end| text.ends_with(end))
 }
 
 /// Whether a text is a DNS-1123 label.

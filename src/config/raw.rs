@@ -23,6 +23,8 @@ pub struct Project {
     /// The front door.
     #[serde(default)]
     pub ingress: Ingress,
+    /// The Git host; it is there without this section too, where git is installed.
+    pub git: Option<Git>,
     /// The project's own services.
     #[serde(default, rename = "service")]
     pub services: Vec<Service>,
@@ -191,6 +193,46 @@ pub struct App {
 pub struct Ingress {
     /// HTTPS port; 8443 or a free one when absent.
     pub port: Option<u16>,
+}
+
+/// The Git host.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Git {
+    /// Organization in the URLs; the tenant's name when absent.
+    pub organization: Option<String>,
+    /// The project's repository; the project's name when absent.
+    pub repository: Option<String>,
+    /// Branch that a clone checks out; `main` when absent.
+    pub default_branch: Option<String>,
+    /// Branches that take no forced push and no deletion; `*` stands for anything but `/`.
+    pub protected: Vec<String>,
+    /// Contexts of commit statuses that must be `success` before a protected branch takes a commit.
+    pub required_statuses: Vec<String>,
+    /// Users and groups that may push; every user when absent. The first user of the project may always.
+    pub writers: Option<Vec<String>>,
+    /// Receivers that are told about pushes.
+    #[serde(rename = "webhook")]
+    pub webhooks: Vec<Webhook>,
+    /// Loopback port; a free one, kept across restarts, when absent.
+    pub port: Option<u16>,
+}
+
+/// A receiver of pushes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Webhook {
+    /// Where to.
+    pub url: String,
+    /// Key of the signatures (`X-Hub-Signature-256`); unsigned when absent.
+    pub secret: Option<String>,
+    /// `json` or `form`.
+    #[serde(default = "json")]
+    pub content_type: String,
+}
+
+fn json() -> String {
+    "json".into()
 }
 
 /// A service of the project: a Dockerfile with manifests.

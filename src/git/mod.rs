@@ -315,11 +315,25 @@ impl GitHandle {
     /// # Errors
     /// As [`GitHandle::issue_token`].
     pub fn keep_credential(&self, user: &str) -> Result<Credential, GitError> {
-        let kept = Credential::kept(&self.state_dir)?;
+        self.keep(&self.state_dir.join(CREDENTIAL_FILE), user, "aksim on this machine", Access::Admin)
+    }
+
+    /// The same for a service, such as the pipelines, in a file of its own.
+    ///
+    /// # Errors
+    /// As [`GitHandle::issue_token`].
+    pub fn keep_service_credential(&self, user: &str, access: Access) -> Result<Credential, GitError> {
+        // The login becomes part of a file name.
+        RepositoryName::new("service", user)?;
+        self.keep(&self.state_dir.join(format!("credential-{user}.json")), user, "a service of aksim", access)
+    }
+
+    fn keep(&self, path: &Path, user: &str, note: &str, access: Access) -> Result<Credential, GitError> {
+        let kept: Option<Credential> = records::read(path)?;
         let good = |c: &Credential| self.host.auth.tokens.verify(&c.password).is_some_and(|t| t.user == user);
         let password = match kept.as_ref().filter(|c| good(c)) {
             Some(credential) => credential.password.clone(),
-            None => self.issue_token(user, "aksim on this machine", Access::Admin)?,
+            None => self.issue_token(user, note, access)?,
         };
         let credential = Credential {
             url: self.host.url.clone(),
@@ -328,7 +342,7 @@ impl GitHandle {
             password,
         };
         if kept.as_ref() != Some(&credential) {
-            records::write(&self.state_dir.join(CREDENTIAL_FILE), &credential)?;
+            records::write(path, &credential)?;
         }
         Ok(credential)
     }
@@ -361,15 +375,32 @@ impl Component for GitHost {
         context.readiness.ready();
         let serving = serve(self.listener, Some(self.tls), service, context.shutdown.clone());
         let sending = webhooks::sender::run(host.clone(), self.http, self.retry, context.shutdown.clone());
+        let tidying = tidy(&host, &context.shutdown);
         let stopping = async {
             context.shutdown.cancelled().await;
             host.stopping.cancel();
         };
-        let (served, (), ()) = tokio::join!(serving, sending, stopping);
+        let (served, (), (), ()) = tokio::join!(serving, sending, tidying, stopping);
         host.work.close();
         if tokio::time::timeout(STOP_DEADLINE, host.work.wait()).await.is_err() {
             tracing::warn!(target: "git", "requests did not end in time");
         }
         Ok(served?)
+    }
+}
+
+/// Has git pack what many pushes have left loose. Nothing depends on it.
+async fn tidy(host: &Host, shutdown: &CancellationToken) {
+    let work = async {
+        for repository in host.repositories.list().unwrap_or_default() {
+            let git = host.repositories.git();
+            if let Err(error) = git.output(&repository.dir, &["gc", "--auto", "--quiet"]).await {
+                tracing::debug!(target: "git", %error, repository = %repository.name, "tidying up");
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
     }
 }

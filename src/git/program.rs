@@ -30,7 +30,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("receive.fsck.badTimezone", "ignore"),
     ("receive.fsck.missingSpaceBeforeDate", "ignore"),
     ("receive.denyDeleteCurrent", "ignore"),
-    // Nothing may go on behind a request: the host runs `gc --auto` itself.
+    // Nothing may go on behind a request: the host tidies up when it starts.
     ("receive.autogc", "false"),
     ("gc.autoDetach", "false"),
     ("maintenance.autoDetach", "false"),

@@ -153,9 +153,12 @@ async fn answer(host: &Arc<Host>, parts: &Parts, body: Body) -> Result<Response<
     }
     let exchange = Exchange { host: host.clone(), repository, principal, limit, gzip: is_gzip(&parts.headers)?, body };
     let mut command = exchange.command(&call, parts);
-    if call.service == Service::ReceivePack && !call.advertise {
+    if call.service == Service::ReceivePack {
+        // Also before references are shown: then git tells its user what is wrong.
         exchange.prepare_push(&mut command).map_err(internal)?;
-        return exchange.push(command).await;
+        if !call.advertise {
+            return exchange.push(command).await;
+        }
     }
     exchange.stream(command).await
 }

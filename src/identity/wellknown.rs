@@ -45,6 +45,12 @@ pub(super) const WELL_KNOWN: &[WellKnown] = &[
         &["user_impersonation"],
     ),
     resource(
+        "Azure DevOps",
+        "499b84ac-1321-427f-aa17-267ca6975798",
+        &["https://app.vssps.visualstudio.com"],
+        &["user_impersonation"],
+    ),
+    resource(
         "Azure OSSRDBMS Database",
         "123cd850-d9df-40bd-94d5-c9f07b7fa203",
         &["https://ossrdbms-aad.database.windows.net"],

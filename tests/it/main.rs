@@ -7,6 +7,7 @@ mod controllers;
 mod database;
 mod demo;
 mod environment;
+mod git;
 mod identity;
 mod images;
 mod imports;
