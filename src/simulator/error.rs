@@ -3,6 +3,7 @@
 use crate::{
     cluster::{kubeconfig::KubeconfigError, manifests::ManifestError},
     database::DatabaseError,
+    git::GitError,
     identity::IdentityError,
     images::BuildError,
     ingress::IngressError,
@@ -32,6 +33,9 @@ pub enum SimulatorError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The Git host.
+    #[error(transparent)]
+    Git(#[from] GitError),
     /// The database server.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -95,6 +99,7 @@ impl SimulatorError {
             Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
             Self::Database(error) => error.hint().map(str::to_owned),
             Self::Registry(error) => error.hint().map(str::to_owned),
+            Self::Git(error) => error.hint().map(str::to_owned),
             Self::Identity(error) => error.hint().map(str::to_owned),
             Self::Manifest(error) => error.hint().map(str::to_owned),
             _ => None,
@@ -107,6 +112,7 @@ impl SimulatorError {
             Self::Port { .. } | Self::Node(RuntimeError::Unsupported { .. }) | Self::Events(_) => true,
             error if is_disk_full(error) => true,
             Self::Database(error) => error.is_missing_requirement(),
+            Self::Git(error) => error.is_missing_requirement(),
             Self::State(StateError::File { .. }) => true,
             _ => false,
         }

@@ -9,6 +9,7 @@ mod directory;
 mod environment;
 mod error;
 mod file_sync;
+mod git;
 mod images;
 mod nodes;
 mod objects;

@@ -1,7 +1,7 @@
 //! Starting, running and stopping one environment.
 
 use super::{
-    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, images::BuiltinPackager, nodes,
+    Environment, SimulatorError, commands, directory, file_sync::ContainerSync, git, images::BuiltinPackager, nodes,
     objects, secrets, state::State,
 };
 use crate::{
@@ -222,6 +222,10 @@ async fn start(
     let http = azure_http_client(&pki, &azure_names)?;
     // The names do not change while it runs; the sender keeps the channel open.
     let (names_sender, names) = watch::channel(azure_names.clone());
+    let git_host = git::bind(config, home, options, state.port("git"), &pki, &servers.issuer, recorder).await?;
+    if let Some(host) = &git_host {
+        state.keep_port("git", host.address().port())?;
+    }
     let node = nodes::Nodes::open(home, options, state.id(), &pki, &azure_names).await?;
     let admin_user = servers.registry.admin_credentials();
     node.attach_registry(servers.registry.login_server(), &admin_user.username, &admin_user.password);
@@ -281,6 +285,11 @@ async fn start(
     supervisor.start(servers.issuer, url("issuer", issuer_url), DEADLINE).await?;
     let registry_url = https(servers.registry.address());
     supervisor.start(servers.registry, url("registry", registry_url), DEADLINE).await?;
+    if let Some(host) = git_host {
+        let (handle, endpoint) = (host.handle(), url("Git host", host.url().to_owned()));
+        supervisor.start(host, endpoint, DEADLINE).await?;
+        git::connect(config, options, &pki, &handle, recorder).await?;
+    }
     supervisor.start(api_server, url("API server", https(api_address)), DEADLINE).await?;
     write_kubeconfigs(home, options, state, &pki, api_address)?;
     objects::apply_system(&admin, &environment).await?;

@@ -1,0 +1,169 @@
+//! The Git host of a project, and the remote of its checkout.
+
+use super::{SimulatorError, start::Options};
+use crate::{
+    config::{Config, home::Home, project::FILE_NAME},
+    git::{
+        Access, Account, BranchRule, ContentType, GitError, GitHandle, GitHost, GitHostConfig, HookSpec,
+        RepositoryName, RepositorySpec,
+        remote::{RemoteOutcome, RemoteSpec, set_remote},
+    },
+    identity::Issuer,
+    model::event::EventBody,
+    runtime::{
+        net::azure_http_client,
+        oidc::{OidcConfig, TokenVerifier},
+        pki::Pki,
+        recorder::Recorder,
+    },
+};
+
+/// Login of the pipelines: may set statuses and clone.
+pub const PIPELINES_ACCOUNT: &str = "pipelines";
+
+/// Resources whose Entra tokens the host takes: Azure DevOps and Azure Resource Manager, by client id.
+const AUDIENCES: [&str; 2] = ["499b84ac-1321-427f-aa17-267ca6975798", "797f4846-ba00-4fd7-ba43-dac1f8f63013"];
+
+/// Binds the host with the project's repository; `None`, said once, where there is no git and
+/// the project does not ask for it.
+///
+/// # Errors
+/// [`SimulatorError::Git`].
+pub async fn bind(
+    config: &Config,
+    home: &Home,
+    options: &Options,
+    kept_port: u16,
+    pki: &Pki,
+    issuer: &Issuer,
+    recorder: &Recorder,
+) -> Result<Option<GitHost>, SimulatorError> {
+    let mut host = GitHostConfig::new(home.component("git"), pki.clone(), &options.exe, recorder.clone());
+    host.port = config.git.port.unwrap_or(kept_port);
+    host.organization = config.git.organization.clone();
+    host.repositories = vec![repository(config)];
+    host.accounts = accounts(config, issuer);
+    host.entra = Some(TokenVerifier::new(OidcConfig {
+        issuer: issuer.issuer(),
+        audiences: AUDIENCES.map(str::to_owned).to_vec(),
+        http: azure_http_client(pki, &issuer.azure_names())?,
+    }));
+    match GitHost::bind(host).await {
+        Ok(bound) => Ok(Some(bound)),
+        Err(error @ GitError::GitMissing { .. }) if !config.git.asked => {
+            recorder.record(EventBody::Warning {
+                subject: "git".into(),
+                message: format!("there is no Git host: {error}"),
+                hint: error.hint().map(str::to_owned),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn repository(config: &Config) -> RepositorySpec {
+    let git = &config.git;
+    let rule =
+        |pattern: &String| BranchRule { pattern: pattern.clone(), required_contexts: git.required_statuses.clone() };
+    let hook = |hook: &crate::config::raw::Webhook| HookSpec {
+        secret: hook.secret.clone(),
+        // Validated by the configuration.
+        content_type: if hook.content_type == "form" { ContentType::Form } else { ContentType::Json },
+        ..HookSpec::push(&hook.url, "")
+    };
+    RepositorySpec {
+        description: format!("The project {}", config.name),
+        default_branch: git.default_branch.clone(),
+        protected: Some(git.protected.iter().map(rule).collect()),
+        webhooks: git.webhooks.iter().map(hook).collect(),
+        ..RepositorySpec::new(&git.repository)
+    }
+}
+
+/// The first user owns the host; the others write, or only those the project names.
+fn accounts(config: &Config, issuer: &Issuer) -> Vec<Account> {
+    let directory = issuer.directory();
+    let may_write = |user: &crate::config::raw::User| {
+        let listed = |names: &Vec<String>| names.iter().any(|n| *n == user.name || user.groups.contains(n));
+        config.git.writers.as_ref().is_none_or(listed)
+    };
+    let account = |(index, user): (usize, &crate::config::raw::User)| {
+        let known = directory.user(&user.name);
+        let access = match (index, may_write(user)) {
+            (0, _) => Access::Admin,
+            (_, true) => Access::Write,
+            (_, false) => Access::Read,
+        };
+        Account {
+            login: user.name.clone(),
+            name: known.map_or_else(|| user.name.clone(), |u| u.display_name.clone()),
+            email: known.map_or_else(String::new, |u| u.principal_name.clone()),
+            object_id: known.map(|u| u.id.to_string()),
+            access: Some(access),
+        }
+    };
+    let mut accounts: Vec<Account> = config.users.iter().enumerate().map(account).collect();
+    let service = |login: &str, access| Account {
+        login: login.to_owned(),
+        name: login.to_owned(),
+        email: format!("{login}@{}.onmicrosoft.com", config.tenant),
+        object_id: None,
+        access: Some(access),
+    };
+    if accounts.is_empty() {
+        accounts.push(service(OWNER, Access::Admin));
+    }
+    accounts.push(service(PIPELINES_ACCOUNT, Access::Write));
+    accounts
+}
+
+/// Login of who works on a project without users.
+const OWNER: &str = "developer";
+
+/// Keeps the credential of the project's user, and makes the remote of the project's checkout.
+///
+/// # Errors
+/// [`SimulatorError::Git`].
+pub async fn connect(
+    config: &Config,
+    options: &Options,
+    pki: &Pki,
+    handle: &GitHandle,
+    recorder: &Recorder,
+) -> Result<(), SimulatorError> {
+    let user = config.users.first().map_or(OWNER, |u| u.name.as_str());
+    let credential = handle.keep_credential(user)?;
+    let spec = RemoteSpec {
+        host_url: credential.url,
+        repository: RepositoryName::new(&config.git.organization, &config.git.repository).map_err(GitError::from)?,
+        ca: pki.ca_path().to_owned(),
+        exe: options.exe.clone(),
+        project: config.root.join(FILE_NAME),
+    };
+    let warn = |message: String| {
+        let hint = Some("`aksim git url` is the address to add by hand".into());
+        recorder.record(EventBody::Warning { subject: "git".into(), message, hint });
+    };
+    match set_remote(&config.root, &spec).await {
+        Ok(RemoteOutcome::NotACheckout) => {
+            tracing::info!(target: "git", "the project is not in a checkout of git: no remote was made");
+        }
+        Ok(outcome) => {
+            tracing::debug!(target: "git", ?outcome, "remote aksim");
+            // git prefers the variable to the remote's own CA.
+            if std::env::var_os("GIT_SSL_CAINFO").is_some() {
+                recorder.record(EventBody::Warning {
+                    subject: "git".into(),
+                    message: "GIT_SSL_CAINFO is set: git will not trust the remote aksim".into(),
+                    hint: Some("push with `env -u GIT_SSL_CAINFO git push aksim`".into()),
+                });
+            }
+        }
+        // A checkout of somebody else, or one that is read-only, stops nothing.
+        Err(error) => {
+            warn(format!("the remote aksim of {} was not made: {error}", config.root.display()));
+        }
+    }
+    Ok(())
+}
