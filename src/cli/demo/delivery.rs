@@ -184,6 +184,8 @@ async fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     // Nobody is there to be asked.
     command.env("GIT_TERMINAL_PROMPT", "0");
+    // It would stand above the authority that the remote is configured with.
+    command.env_remove("GIT_SSL_CAINFO");
     let said = |error: &dyn std::fmt::Display| format!("git {}: {error}", arguments.join(" "));
     let output = tokio::time::timeout(GIT_DEADLINE, command.output())
         .await
