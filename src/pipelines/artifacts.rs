@@ -13,7 +13,9 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
     /// A name that is no folder's.
-    #[error("{0:?} is not a valid artifact name. It cannot contain '\\', '/', \"\\\"\", ':', '<', '>', '|', '*', and '?'")]
+    #[error(
+        "{0:?} is not a valid artifact name. It cannot contain '\\', '/', \"\\\"\", ':', '<', '>', '|', '*', and '?'"
+    )]
     Name(String),
     /// There is none of that name.
     #[error("Artifact {0} was not found.")]
@@ -34,7 +36,10 @@ pub enum ArtifactError {
 /// # Errors
 /// With what is wrong.
 pub fn safe_name(name: &str) -> Result<&str, String> {
-    let bad = name.is_empty() || name.len() > 200 || name.starts_with('.') || name.contains(|c: char| "\\/\":<>|*?".contains(c) || c.is_control());
+    let bad = name.is_empty()
+        || name.len() > 200
+        || name.starts_with('.')
+        || name.contains(|c: char| "\\/\":<>|*?".contains(c) || c.is_control());
     if bad { Err(ArtifactError::Name(name.to_owned()).to_string()) } else { Ok(name) }
 }
 

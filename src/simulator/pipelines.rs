@@ -6,8 +6,7 @@ use crate::{
     git::{Access, GitHandle, HookSpec},
     images::ImageBuilder,
     pipelines::{
-        ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection,
-        environments::Checks,
+        ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, environments::Checks,
     },
     registry::AdminCredentials,
     runtime::{
@@ -118,6 +117,7 @@ fn git_host(git: &GitConnection, state_dir: &Path, pki: &Pki) -> Result<GitHost,
 }
 
 fn group(values: &BTreeMap<String, crate::config::raw::GroupVariable>) -> BTreeMap<String, GroupVariable> {
-    let one = |value: &crate::config::raw::GroupVariable| GroupVariable { value: value.value.clone(), secret: value.secret };
+    let one =
+        |value: &crate::config::raw::GroupVariable| GroupVariable { value: value.value.clone(), secret: value.secret };
     values.iter().map(|(name, value)| (name.clone(), one(value))).collect()
 }

@@ -26,7 +26,8 @@ impl PipelineClient {
         control.info().await?;
         let dir = home.component("pipelines");
         let address = ServiceAddress::load(&dir).map_err(|error| {
-            Failure::new(Code::Failure, format!("the environment has no pipelines: {error}")).hint("start it with `aksim up`")
+            Failure::new(Code::Failure, format!("the environment has no pipelines: {error}"))
+                .hint("start it with `aksim up`")
         })?;
         let token = std::fs::read_to_string(dir.join("access-token"))?;
         let pki = Pki::open(&home.pki(), &format!("aksim {} CA", config.name)).map_err(Failure::other)?;

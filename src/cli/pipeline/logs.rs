@@ -19,7 +19,8 @@ pub async fn run(context: &Context, id: Option<u64>, go_on: bool) -> Result<(), 
         Some(id) => id,
         None => {
             let newest = client.runs().await?.first().map(|r| r.id);
-            newest.ok_or_else(|| Failure::new(Code::Failure, "no run yet").hint("queue one with `aksim pipeline run`"))?
+            newest
+                .ok_or_else(|| Failure::new(Code::Failure, "no run yet").hint("queue one with `aksim pipeline run`"))?
         }
     };
     match go_on {

@@ -6,11 +6,7 @@ mod logs;
 mod offline;
 mod runs;
 
-use super::{
-    args::OutputArgs,
-    context::Context,
-    failure::Failure,
-};
+use super::{args::OutputArgs, context::Context, failure::Failure};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -166,7 +162,9 @@ pub async fn run(context: &Context, args: PipelineArgs) -> Result<(), Failure> {
         PipelineVerb::Logs { id, follow } => logs::run(context, id, follow).await,
         PipelineVerb::Cancel { id } => runs::cancel(context, id).await,
         PipelineVerb::Rerun { id } => runs::rerun(context, id).await,
-        PipelineVerb::Approve { id, stage, reject, comment } => runs::approve(context, id, stage, reject, comment).await,
+        PipelineVerb::Approve { id, stage, reject, comment } => {
+            runs::approve(context, id, stage, reject, comment).await
+        }
         PipelineVerb::Environment { name, approval } => runs::environment(context, name, approval).await,
         PipelineVerb::Plan(args) => offline::plan(&args),
         PipelineVerb::Validate(args) => offline::validate(&args),
@@ -175,9 +173,9 @@ pub async fn run(context: &Context, args: PipelineArgs) -> Result<(), Failure> {
 
 /// `NAME=VALUE`.
 fn pair(text: &str) -> Result<(String, String), Failure> {
-    text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| {
-        Failure::new(super::failure::Code::Usage, format!("{text:?} is not NAME=VALUE"))
-    })
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| Failure::new(super::failure::Code::Usage, format!("{text:?} is not NAME=VALUE")))
 }
 
 /// A parameter: JSON where it is an object, list, number or Boolean; else text.

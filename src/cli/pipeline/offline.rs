@@ -24,7 +24,8 @@ impl TemplateSource for Folder {
             self.root.clone()
         } else {
             let name = repository.name.rsplit('/').next().unwrap_or_default();
-            let sibling = self.root.parent().map(|p| p.join(name)).filter(|p| !name.is_empty() && name != ".." && p.is_dir());
+            let sibling =
+                self.root.parent().map(|p| p.join(name)).filter(|p| !name.is_empty() && name != ".." && p.is_dir());
             sibling.ok_or_else(|| SourceError::Unavailable {
                 repository: repository.alias.to_owned(),
                 reason: format!("there is no folder {name} beside {}", self.root.display()),
@@ -83,7 +84,12 @@ pub fn validate(args: &FileArgs) -> Result<(), Failure> {
     let summary = serde_json::json!({"valid": true, "stages": plan.stages.len(), "jobs": jobs, "unsupported": refused});
     let table = |_| {
         let mut table = Table::new(&["FILE", "STAGES", "JOBS", "UNSUPPORTED"]);
-        table.row([args.file.display().to_string(), plan.stages.len().to_string(), jobs.to_string(), refused.to_string()]);
+        table.row([
+            args.file.display().to_string(),
+            plan.stages.len().to_string(),
+            jobs.to_string(),
+            refused.to_string(),
+        ]);
         table
     };
     output::data(args.output.output, &summary, table, || vec!["valid".into()])

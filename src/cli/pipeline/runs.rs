@@ -116,7 +116,12 @@ fn tree(run: &RunRecord) -> String {
             table.row([format!("  {}", job.display_name), state(job.state, job.result), took, String::new()]);
             for step in &job.steps {
                 let took = seconds(step.started, step.finished);
-                table.row([format!("    {}", step.display_name), state(step.state, step.result), took, step.log.to_string()]);
+                table.row([
+                    format!("    {}", step.display_name),
+                    state(step.state, step.result),
+                    took,
+                    step.log.to_string(),
+                ]);
             }
         }
     }
@@ -167,7 +172,10 @@ pub async fn environment(context: &Context, name: Option<String>, approval: Opti
         (Some(name), Some(approval)) => {
             let path = format!("/distributedtask/environments/{name}/checks");
             client.send(Method::PUT, &path, Some(&json!({"approval": approval}))).await?;
-            output::text(&format!("environment {name}: approval {}\n", if approval { "asked for" } else { "not asked for" }))
+            output::text(&format!(
+                "environment {name}: approval {}\n",
+                if approval { "asked for" } else { "not asked for" }
+            ))
         }
         (None, Some(_)) => Err(Failure::new(Code::Usage, "which environment is to ask for approvals?")),
         (name, None) => {

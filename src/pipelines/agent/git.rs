@@ -127,7 +127,8 @@ impl Mirrors {
         // A name of its own: fetches of the same repository may run side by side.
         let mine = format!("refs/aksim/fetch-{:016x}", rand::random::<u64>());
         let pair = format!("+{reference}:{mine}");
-        let fetch = ["fetch", "--quiet", "--force", "--no-tags", "--no-auto-gc", "--no-write-fetch-head", "--", url, &pair];
+        let fetch =
+            ["fetch", "--quiet", "--force", "--no-tags", "--no-auto-gc", "--no-write-fetch-head", "--", url, &pair];
         self.git(&git_dir, url, &fetch).await?;
         let tip = format!("{mine}^{{commit}}");
         let head = self.git(&git_dir, url, &["rev-parse", "--verify", "--quiet", &tip]).await?;

@@ -195,11 +195,7 @@ fn start(spec: &ProcessSpec) -> Result<Child, ProcessError> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
-        .map_err(|source| ProcessError::Start {
-            program: spec.program.clone(),
-            folder: spec.folder.clone(),
-            source,
-        })
+        .map_err(|source| ProcessError::Start { program: spec.program.clone(), folder: spec.folder.clone(), source })
 }
 
 /// The ladder for a process whose output is closed.

@@ -70,9 +70,9 @@ fn unescape(text: &str, escapes: &[(&str, char)]) -> String {
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let found = escapes.iter().find(|(escape, _)| {
-            rest.get(..escape.len()).is_some_and(|head| head.eq_ignore_ascii_case(escape))
-        });
+        let found = escapes
+            .iter()
+            .find(|(escape, _)| rest.get(..escape.len()).is_some_and(|head| head.eq_ignore_ascii_case(escape)));
         match found {
             Some((escape, plain)) => {
                 out.push(*plain);
@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn parses_as_the_agent_does() {
-        let command = LoggingCommand::parse("##vso[task.setvariable variable=a;isOutput=true;issecret=TRUE]x]y").unwrap();
+        let command =
+            LoggingCommand::parse("##vso[task.setvariable variable=a;isOutput=true;issecret=TRUE]x]y").unwrap();
         assert_eq!(command.name(), "task.setvariable");
         assert_eq!(command.property("variable"), Some("a"));
         assert!(command.flag("isoutput") && command.flag("issecret"));
@@ -140,7 +141,8 @@ mod tests {
     #[test]
     fn escapes_are_undone_once() {
         let command =
-            LoggingCommand::parse("##vso[task.logissue type=error;sourcepath=a%3Bb%5D]one%0D%0Atwo %AZP250A %3B").unwrap();
+            LoggingCommand::parse("##vso[task.logissue type=error;sourcepath=a%3Bb%5D]one%0D%0Atwo %AZP250A %3B")
+                .unwrap();
         assert_eq!(command.property("sourcepath"), Some("a;b]"));
         assert_eq!(command.data, "one\r\ntwo %0A %3B");
     }

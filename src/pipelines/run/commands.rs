@@ -159,7 +159,8 @@ fn set_endpoint(_: &StepContext<'_>, _: &LoggingCommand) -> Result<(), String> {
 fn associate(step: &StepContext<'_>, command: &LoggingCommand) -> Result<(), String> {
     let name = command.property("artifactname").filter(|n| !n.is_empty()).ok_or("Artifact Name is required.")?;
     let kind = command.property("type").unwrap_or("container");
-    let artifact = Artifact { name: name.to_owned(), kind: kind.to_owned(), data: step.log.masker().mask(&command.data) };
+    let artifact =
+        Artifact { name: name.to_owned(), kind: kind.to_owned(), data: step.log.masker().mask(&command.data) };
     step.job.run.change(|run| run.artifacts.push(artifact));
     Ok(())
 }
@@ -211,14 +212,16 @@ pub(super) fn upload(step: &StepContext<'_>, command: &LoggingCommand) -> Result
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match command.name().as_str() {
         "artifact.upload" => {
-            let artifact = command.property("artifactname").filter(|n| !n.is_empty()).ok_or("Artifact Name is required.")?;
+            let artifact =
+                command.property("artifactname").filter(|n| !n.is_empty()).ok_or("Artifact Name is required.")?;
             artifacts::publish(run, artifact, &path, "Container").map_err(|e| e.to_string())?;
             Ok(())
         }
         "task.uploadsummary" => artifacts::attach(&path, &folder.join("summary"), &name),
         "task.addattachment" => {
             let kind = command.property("type").filter(|t| !t.is_empty()).ok_or("Required field 'type' is missing.")?;
-            let given = command.property("name").filter(|n| !n.is_empty()).ok_or("Required field 'name' is missing.")?;
+            let given =
+                command.property("name").filter(|n| !n.is_empty()).ok_or("Required field 'name' is missing.")?;
             artifacts::attach(&path, &folder.join(artifacts::safe_name(kind)?), artifacts::safe_name(given)?)
         }
         _ => artifacts::attach(&path, &folder.join("files"), &name),

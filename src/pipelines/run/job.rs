@@ -15,7 +15,7 @@ use crate::pipelines::{
     plan::{Deployment, DeploymentStrategy, Hook, Job, Late, Step, Work},
     store::{
         StepLog,
-        record::{OutputValue, Outcome, State, StepRecord},
+        record::{Outcome, OutputValue, State, StepRecord},
     },
 };
 use jiff::Timestamp;
@@ -104,13 +104,16 @@ pub(super) async fn run(
     if let Some(result) = kept {
         return result;
     }
-    let ended = match run.engine.agents.acquire(&run.cancel).await {
+    // A job that is to run although its run was cancelled waits for its agent like any other.
+    let patience = if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.clone() };
+    let ended = match run.engine.agents.acquire(&patience).await {
         Some(agent) => on_agent(&run, &stage.name, job, &name, &leg, variables, &agent).await,
         None => Ended { outcome: Outcome::Canceled, ..Ended::default() },
     };
     let continues = matches!(&job.continue_on_error, Some(Late::Known(true)))
         || matches!(&job.continue_on_error, Some(Late::Text(t)) if ended.true_text(t));
-    let outcome = if continues && ended.outcome == Outcome::Failed { Outcome::SucceededWithIssues } else { ended.outcome };
+    let outcome =
+        if continues && ended.outcome == Outcome::Failed { Outcome::SucceededWithIssues } else { ended.outcome };
     run.change(|record| {
         let Some(record) = record.job_mut(&stage.name, &name) else { return };
         for step in record.steps.iter_mut().filter(|s| s.state != State::Completed) {
@@ -210,7 +213,7 @@ async fn on_agent(
             restore: Vec::new(),
             caches: Vec::new(),
         }),
-        cancel: run.cancel.child_token(),
+        cancel: if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.child_token() },
         hard: CancellationToken::new(),
         lookup: format!("vsts_{:032x}", rand::random::<u128>()),
     };
@@ -279,7 +282,8 @@ impl JobContext {
             }
             if phase.hook.is_some() {
                 // A hook is a job of its own: its conditions ask about its own steps.
-                self.state.lock().status = if self.cancel.is_cancelled() { Outcome::Canceled } else { Outcome::Succeeded };
+                self.state.lock().status =
+                    if self.cancel.is_cancelled() { Outcome::Canceled } else { Outcome::Succeeded };
                 let mut state = self.state.lock();
                 for (key, value) in &phase.variables {
                     state.variables.put_readonly(key, value);
@@ -396,7 +400,9 @@ impl JobContext {
             tracing::info!(agent = agent.name, id, name, "terminated an orphan process of a pipeline job");
         }
         for (path, text) in std::mem::take(&mut self.state.lock().restore) {
-            if let Err(error) = crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PUBLIC) {
+            if let Err(error) =
+                crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PUBLIC)
+            {
                 tracing::error!(%error, path = %path.display(), "credentials stay in a git configuration");
             }
         }
@@ -407,8 +413,9 @@ impl JobContext {
 
     /// Environment of a process of the job: the service's own, variables, and the mark of the job.
     pub(super) fn environment(&self) -> BTreeMap<String, String> {
-        let mut environment: BTreeMap<String, String> =
-            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+        let mut environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
         environment.retain(|key, _| !key.starts_with("AKSIM_") && !key.starts_with("GIT_"));
         let state = self.state.lock();
         environment.extend(state.variables.environment());
@@ -438,7 +445,8 @@ fn phases(work: &Work) -> Vec<Phase<'_>> {
         }
     };
     let action = |action: &str, increment: Option<u32>| {
-        let mut variables = vec![("Strategy.Name", strategy_name(deployment).to_owned()), ("Strategy.Action", action.to_owned())];
+        let mut variables =
+            vec![("Strategy.Name", strategy_name(deployment).to_owned()), ("Strategy.Action", action.to_owned())];
         variables.extend(increment.map(|i| ("Strategy.Increment", i.to_string())));
         variables
     };

@@ -116,11 +116,7 @@ pub async fn execute(engine: Arc<Engine>, id: u64, cancel: CancellationToken) {
 }
 
 /// Plan, number and variables of a run, before its first stage.
-async fn prepared(
-    engine: &Arc<Engine>,
-    id: u64,
-    cancel: &CancellationToken,
-) -> Result<Arc<RunContext>, EngineError> {
+async fn prepared(engine: &Arc<Engine>, id: u64, cancel: &CancellationToken) -> Result<Arc<RunContext>, EngineError> {
     let record = engine.store.get(id)?;
     let journey = RunJourney::begin(engine, &record);
     super::service::statuses::post(engine, &record).await;
@@ -218,8 +214,10 @@ impl RunContext {
         self.add_variables(&mut variables, &self.plan.variables, scope)
             .map_err(|e| EngineError::Refused(e.to_string()))?;
         for (name, value) in &record.request.variables {
-            let readonly = self.plan.variables.iter().any(|v| matches!(v,
-                plan::Variable::Value { name: n, readonly: true, .. } if n.eq_ignore_ascii_case(name)));
+            let readonly = self.plan.variables.iter().any(|v| {
+                matches!(v,
+                plan::Variable::Value { name: n, readonly: true, .. } if n.eq_ignore_ascii_case(name))
+            });
             if readonly {
                 return Err(EngineError::Refused(format!("Overwriting readonly variable '{name}' is not permitted.")));
             }
@@ -339,4 +337,3 @@ pub fn reset_failed(run: &mut RunRecord) -> bool {
     run.message.clear();
     true
 }
-

@@ -67,9 +67,15 @@ fn of_request(variables: &mut Variables, engine: &Engine, request: &RunRequest) 
         ("System.CollectionUri", collection.clone()),
         ("System.TeamFoundationCollectionUri", collection.clone()),
         ("System.TeamFoundationServerUri", collection),
-        ("System.CollectionId", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, engine.config.organization.as_bytes()).to_string()),
+        (
+            "System.CollectionId",
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, engine.config.organization.as_bytes()).to_string(),
+        ),
         ("System.TeamProject", engine.config.project.clone()),
-        ("System.TeamProjectId", uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, engine.config.project.as_bytes()).to_string()),
+        (
+            "System.TeamProjectId",
+            uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, engine.config.project.as_bytes()).to_string(),
+        ),
         ("System.DefinitionId", id.to_string()),
         ("System.DefinitionName", request.pipeline.clone()),
         ("System.HostType", "build".to_owned()),
@@ -97,9 +103,10 @@ pub fn of_job(
     agent: &Agent,
     workspace: &Workspace,
 ) {
-    let attempt = run.record().ok().and_then(|r| {
-        r.stages.iter().flat_map(|s| &s.jobs).find(|j| j.name == name).map(|j| j.attempt)
-    });
+    let attempt = run
+        .record()
+        .ok()
+        .and_then(|r| r.stages.iter().flat_map(|s| &s.jobs).find(|j| j.name == name).map(|j| j.attempt));
     let display = job.display_name.clone().unwrap_or_else(|| job.name.clone());
     let path = |p: &std::path::Path| p.display().to_string();
     let os = if cfg!(target_os = "macos") { "Darwin" } else { "Linux" };

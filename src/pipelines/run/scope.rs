@@ -153,10 +153,7 @@ fn job_value(stage: &StageRecord, name: &str) -> Value {
             outputs.push((key, Value::String(output.value.clone())));
         }
     }
-    object([
-        ("result", result_value(combined(legs.iter().copied()))),
-        ("outputs", outputs.into_iter().collect()),
-    ])
+    object([("result", result_value(combined(legs.iter().copied()))), ("outputs", outputs.into_iter().collect())])
 }
 
 /// `dependencies` of a stage: the stages that it waits for.

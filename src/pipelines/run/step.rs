@@ -126,7 +126,9 @@ pub fn display_name(step: &Step, hook: Option<&str>, variables: &Variables) -> S
     let name = match (&step.display_name, &step.action) {
         (Some(name), _) => variables.expand(name),
         (None, Action::Checkout(checkout)) => format!("Checkout {}", checkout.repository),
-        (None, _) => step.name.clone().unwrap_or_else(|| task_name(step).split('@').next().unwrap_or_default().to_owned()),
+        (None, _) => {
+            step.name.clone().unwrap_or_else(|| task_name(step).split('@').next().unwrap_or_default().to_owned())
+        }
     };
     hook.map_or_else(|| name.clone(), |hook| format!("{hook}: {name}"))
 }
@@ -139,9 +141,14 @@ pub fn issue(kind: &str, message: &str) -> Issue {
 /// Runs a step whose condition holds.
 pub(super) async fn run(job: &JobContext, index: usize, step: &Step, hook: Option<&'static str>) -> StepEnd {
     let number = job.run.record().ok().and_then(|r| Some(r.job(&job.stage, &job.name)?.steps.get(index)?.log));
-    let opened = job.run.engine.store.log(job.run.id).ok().zip(number).map(|(log, number)| {
-        StepLog::open(log, job.run.masker.clone(), &job.stage, &job.name, number)
-    });
+    let opened = job
+        .run
+        .engine
+        .store
+        .log(job.run.id)
+        .ok()
+        .zip(number)
+        .map(|(log, number)| StepLog::open(log, job.run.masker.clone(), &job.stage, &job.name, number));
     let log = match opened {
         Some(Ok(log)) => log,
         Some(Err(error)) => return StepEnd::failed(format!("the log cannot be written: {error}")),
@@ -157,8 +164,7 @@ pub(super) async fn run(job: &JobContext, index: usize, step: &Step, hook: Optio
         Action::Task(call) => Some(call.clone()),
         Action::Checkout(_) | Action::NoDownload {} => None,
     };
-    let mut context =
-        StepContext { job, step, log, cancel, index, hook, told: Mutex::new(Told::default()), call };
+    let mut context = StepContext { job, step, log, cancel, index, hook, told: Mutex::new(Told::default()), call };
     context.expand_inputs();
     let shown = display_name(step, hook, &job.state.lock().variables);
     context.log.section(&format!("Starting: {shown}"));
@@ -187,8 +193,11 @@ impl StepContext<'_> {
             // One second, then four, then nine: documented with retryCountOnTaskFailure.
             let wait = self.job.run.engine.config.minute * (round + 1).pow(2) / 60;
             self.log.error(&end.message);
-            self.log.warning(&format!("RetryHelper encountered task failure, will retry (attempt #: {} out of {retries}) after {} ms",
-                round + 1, wait.as_millis()));
+            self.log.warning(&format!(
+                "RetryHelper encountered task failure, will retry (attempt #: {} out of {retries}) after {} ms",
+                round + 1,
+                wait.as_millis()
+            ));
             *self.told.lock() = Told::default();
             tokio::select! {
                 () = self.cancel.cancelled() => return StepEnd { outcome: Outcome::Canceled, ..end },
@@ -408,7 +417,14 @@ impl StepContext<'_> {
     ///
     /// # Errors
     /// When it is read-only.
-    pub fn set_variable(&self, name: &str, value: &str, secret: bool, output: bool, readonly: bool) -> Result<(), String> {
+    pub fn set_variable(
+        &self,
+        name: &str,
+        value: &str,
+        secret: bool,
+        output: bool,
+        readonly: bool,
+    ) -> Result<(), String> {
         if secret {
             self.log.masker().add(value);
         }
@@ -416,7 +432,8 @@ impl StepContext<'_> {
         if output {
             let step = self.step.name.as_deref().unwrap_or_default();
             let key = format!("{}{HOOK_MARK}{step}.{name}", self.hook.unwrap_or_default());
-            let secret = secret || state.variables.iter().any(|v| v.secret && !v.value.is_empty() && value.contains(&v.value));
+            let secret =
+                secret || state.variables.iter().any(|v| v.secret && !v.value.is_empty() && value.contains(&v.value));
             let output = crate::pipelines::store::record::OutputValue { value: value.to_owned(), secret };
             state.outputs.insert(key, output);
             let full = if step.is_empty() { name.to_owned() } else { format!("{step}.{name}") };
@@ -438,8 +455,7 @@ fn found(program: PathBuf, environment: &BTreeMap<String, String>) -> PathBuf {
 /// A program in the folders of `path`.
 pub fn which(name: &str, path: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let executable = |p: &PathBuf| {
-        std::fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-    };
+    let executable =
+        |p: &PathBuf| std::fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
     std::env::split_paths(path).filter(|p| !p.as_os_str().is_empty()).map(|p| p.join(name)).find(executable)
 }

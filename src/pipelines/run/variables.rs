@@ -101,7 +101,8 @@ impl Variables {
             for variable in self.values.values_mut().filter(|v| v.value.contains("$(")) {
                 let own = variable.name.to_lowercase();
                 // A value that names itself stays as it is.
-                let lookup = |name: &str| (name.to_lowercase() != own).then(|| before.get(name).map(str::to_owned)).flatten();
+                let lookup =
+                    |name: &str| (name.to_lowercase() != own).then(|| before.get(name).map(str::to_owned)).flatten();
                 let expanded = expression::expand_macros(&variable.value, &lookup);
                 let taken = |v: &Variable| v.secret && before_names(&variable.value, &v.name);
                 if before.iter().any(taken) {
@@ -158,8 +159,10 @@ mod tests {
         assert_eq!(variables.get("TOKEN"), Some("t0p"));
         variables.set("token", "other", false, false).unwrap();
         assert!(variables.iter().all(|v| v.name != "token" || v.secret));
-        assert_eq!(variables.set("build.buildid", "8", false, false).unwrap_err().to_string(),
-            "Overwriting readonly variable 'build.buildid' is not permitted.");
+        assert_eq!(
+            variables.set("build.buildid", "8", false, false).unwrap_err().to_string(),
+            "Overwriting readonly variable 'build.buildid' is not permitted."
+        );
         assert_eq!(variables.environment().into_iter().collect::<Vec<_>>(), [("BUILD_BUILDID".into(), "7".into())]);
         assert!(variables.set("a\nb", "", false, false).is_err());
     }

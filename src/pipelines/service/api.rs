@@ -99,7 +99,8 @@ async fn authorized(State(app): State<App>, request: Request, next: Next) -> Res
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"aksim pipelines\"")];
-    (StatusCode::UNAUTHORIZED, challenge, Json(json!({"message": "TF400813: The user is not authorized."}))).into_response()
+    (StatusCode::UNAUTHORIZED, challenge, Json(json!({"message": "TF400813: The user is not authorized."})))
+        .into_response()
 }
 
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
@@ -120,7 +121,9 @@ fn has_token(headers: &HeaderMap, token: &str) -> bool {
 
 async fn webhook(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Response {
     match app.inbox.take(&app.engine.webhook_secret, &headers, &body) {
-        Ok(delivery) if delivery.event == "ping" => Json(json!({"message": "pong", "delivery": delivery.id})).into_response(),
+        Ok(delivery) if delivery.event == "ping" => {
+            Json(json!({"message": "pong", "delivery": delivery.id})).into_response()
+        }
         Ok(delivery) => (StatusCode::ACCEPTED, Json(json!({"delivery": delivery.id}))).into_response(),
         Err(refusal) => {
             tracing::info!(%refusal, "webhook");
@@ -317,7 +320,9 @@ async fn approve(State(app): State<App>, Json(body): Json<ApprovalBody>) -> Resu
     let approved = match body.status.as_str() {
         "approved" => true,
         "rejected" => false,
-        other => return Err(Refused(StatusCode::BAD_REQUEST, format!("status {other} is not approved or rejected"), None)),
+        other => {
+            return Err(Refused(StatusCode::BAD_REQUEST, format!("status {other} is not approved or rejected"), None));
+        }
     };
     let approval = Approval {
         run: body.run,

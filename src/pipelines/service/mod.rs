@@ -142,6 +142,7 @@ impl Pipelines {
             recorder: OnceLock::new(),
             access_token,
             webhook_secret,
+            locks: parking_lot::Mutex::new(HashMap::new()),
             starts: sender,
             active: parking_lot::Mutex::new(HashMap::new()),
         };
@@ -230,9 +231,14 @@ impl Component for Pipelines {
     }
 }
 
-async fn run_one(engine: Arc<Engine>, inbox: Arc<webhook::Inbox>, id: u64, cancel: tokio_util::sync::CancellationToken) {
+async fn run_one(
+    engine: Arc<Engine>,
+    inbox: Arc<webhook::Inbox>,
+    id: u64,
+    cancel: tokio_util::sync::CancellationToken,
+) {
     run::execute(engine.clone(), id, cancel).await;
-    receive::release_batch(&engine, &inbox, id).await;
+    receive::release(&engine, &inbox);
 }
 
 impl Engine {
@@ -241,8 +247,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: what is asked for cannot be run. Nothing is queued then.
     pub async fn queue(self: &Arc<Self>, mut request: RunRequest) -> Result<RunRecord, EngineError> {
-        let mirrors =
-            super::agent::git::Mirrors::new(self.config.state_dir.join("mirrors"), self.config.git.clone());
+        let mirrors = super::agent::git::Mirrors::new(self.config.state_dir.join("mirrors"), self.config.git.clone());
         let wanted = if request.commit.is_empty() { &request.reference } else { &request.commit };
         if request.commit.is_empty() || request.message.is_empty() {
             let found = match mirrors.fetch(&request.clone_url, wanted).await {
@@ -272,7 +277,8 @@ impl Engine {
         let journey = run::RunJourney::begin(self, &record);
         journey.hop(self, Hop::Queued, &format!("run {} of {}", record.id, record.request.pipeline));
         let commit: String = record.request.commit.chars().take(8).collect();
-        let message = format!("run {} of {} queued for {commit} on {}", record.id, record.request.pipeline, record.branch());
+        let message =
+            format!("run {} of {} queued for {commit} on {}", record.id, record.request.pipeline, record.branch());
         journey.flow(self, FlowRow::Trigger, true, message);
         self.start(record.id)?;
         Ok(record)
@@ -285,7 +291,9 @@ impl Engine {
     pub fn rerun(self: &Arc<Self>, id: u64) -> Result<RunRecord, EngineError> {
         let reset = self.store.change(id, run::reset_failed)?;
         if !reset {
-            return Err(EngineError::Refused(format!("run {id} is under way, or has succeeded: there is nothing to run again")));
+            return Err(EngineError::Refused(format!(
+                "run {id} is under way, or has succeeded: there is nothing to run again"
+            )));
         }
         self.start(id)?;
         Ok(self.store.get(id)?)

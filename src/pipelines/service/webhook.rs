@@ -9,11 +9,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
 };
@@ -79,6 +79,9 @@ pub struct Inbox {
     folder: PathBuf,
     seen_path: PathBuf,
     seen: Mutex<VecDeque<String>>,
+    /// Deliveries that wait for the run before them (`batch`).
+    held: Mutex<BTreeSet<String>>,
+    turn: Mutex<()>,
     sender: Mutex<Option<mpsc::UnboundedSender<Delivery>>>,
 }
 
@@ -95,7 +98,14 @@ impl Inbox {
             Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { folder, seen_path, seen: Mutex::new(seen), sender: Mutex::new(None) })
+        Ok(Self {
+            folder,
+            seen_path,
+            seen: Mutex::new(seen),
+            held: Mutex::default(),
+            turn: Mutex::default(),
+            sender: Mutex::new(None),
+        })
     }
 
     /// Where deliveries come out; the last caller has them.
@@ -108,13 +118,31 @@ impl Inbox {
     /// Deliveries that were taken and not done with when the last process ended, oldest first.
     pub fn waiting(&self) -> Vec<Delivery> {
         let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = files.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<PathBuf> =
+            files.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
         files.sort_by_key(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
         files.iter().filter_map(|p| serde_json::from_slice(&std::fs::read(p).ok()?).ok()).collect()
     }
 
+    /// Whoever releases what is held, one at a time.
+    pub fn turn(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// A delivery waits for the run before it.
+    pub fn hold(&self, id: &str) {
+        self.held.lock().insert(id.to_owned());
+    }
+
+    /// Deliveries that wait for the run before them, oldest first.
+    pub fn held(&self) -> Vec<Delivery> {
+        let held = self.held.lock().clone();
+        self.waiting().into_iter().filter(|d| held.contains(&d.id)).collect()
+    }
+
     /// A delivery is done with.
     pub fn done(&self, id: &str) {
+        self.held.lock().remove(id);
         if let Err(error) = std::fs::remove_file(self.path(id)) {
             tracing::debug!(%error, id, "delivery");
         }
@@ -238,7 +266,10 @@ mod tests {
         assert_eq!(take(&inbox, "application/json", &signature("t", &body), "1", &body), Err(Refusal::Signature));
         assert_eq!(take(&inbox, "application/json", &good, "../1", &body), Err(Refusal::Delivery));
         let broken = Bytes::from_static(b"{");
-        assert!(matches!(take(&inbox, "application/json", &signature("s", &broken), "1", &broken), Err(Refusal::Body(_))));
+        assert!(matches!(
+            take(&inbox, "application/json", &signature("s", &broken), "1", &broken),
+            Err(Refusal::Body(_))
+        ));
         take(&inbox, "application/json; charset=utf-8", &good, "1", &body).unwrap();
         assert_eq!(take(&inbox, "application/json", &good, "1", &body), Err(Refusal::Replay("1".into())));
         let again = Inbox::open(dir.path()).unwrap();

@@ -38,7 +38,11 @@ impl Task for DownloadArtifact {
                 patterns.matches(path) || patterns.matches(&std::path::Path::new(&name).join(path))
             };
             let files = artifacts::copy_tree(&from, &target, wanted).map_err(|e| TaskError::Failed(e.to_string()))?;
-            step.log.write(&format!("Downloaded {files} file(s) of artifact {name} of run {} to {}", run.id, target.display()));
+            step.log.write(&format!(
+                "Downloaded {files} file(s) of artifact {name} of run {} to {}",
+                run.id,
+                target.display()
+            ));
         }
         Ok(())
     }
@@ -54,16 +58,21 @@ fn source(step: &StepContext<'_>) -> Result<RunRecord, TaskError> {
         return own();
     }
     if let Some(id) = ["buildId", "runId", "pipelineId"].into_iter().find_map(|n| step.input(n)?.parse::<u64>().ok())
-        && step.input("buildVersionToDownload").or_else(|| step.input("runVersion")).is_some_and(|v| v.eq_ignore_ascii_case("specific"))
+        && step
+            .input("buildVersionToDownload")
+            .or_else(|| step.input("runVersion"))
+            .is_some_and(|v| v.eq_ignore_ascii_case("specific"))
     {
         return store.get(id).map_err(failed);
     }
     let pipeline = step.input("definition").or_else(|| step.input("pipeline"));
-    let resource = step.job.run.plan.resources.pipelines.iter().find(|p| Some(p.alias.as_str()) == step.input("source"));
+    let resource =
+        step.job.run.plan.resources.pipelines.iter().find(|p| Some(p.alias.as_str()) == step.input("source"));
     let name = resource.and_then(|r| r.properties.get("source")?.as_str()).or(pipeline);
     let name = name.ok_or_else(|| TaskError::Failed("the pipeline whose artifacts are wanted is not named".into()))?;
-    let found = store.list().into_iter().find(|r| {
-        r.request.pipeline == name && r.state == State::Completed && r.result.is_some_and(|o| o.good())
-    });
+    let found = store
+        .list()
+        .into_iter()
+        .find(|r| r.request.pipeline == name && r.state == State::Completed && r.result.is_some_and(|o| o.good()));
     found.ok_or_else(|| TaskError::Failed(format!("No run of pipeline {name} has succeeded.")))
 }

@@ -13,7 +13,8 @@ pub struct PublishPipelineArtifact;
 #[async_trait]
 impl Task for PublishPipelineArtifact {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
-        let path = step.input("targetPath").or_else(|| step.input("path")).unwrap_or("$(Pipeline.Workspace)").to_owned();
+        let path =
+            step.input("targetPath").or_else(|| step.input("path")).unwrap_or("$(Pipeline.Workspace)").to_owned();
         let path = step.job.state.lock().variables.expand(&path);
         let name = step.input("artifact").or_else(|| step.input("artifactName"));
         // Azure names it by the job when the file does not.
@@ -29,7 +30,9 @@ pub struct PublishBuildArtifacts;
 impl Task for PublishBuildArtifacts {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
         if step.input("publishLocation").is_some_and(|l| l.eq_ignore_ascii_case("FilePath")) {
-            return Err(TaskError::Failed("publishLocation: FilePath is not supported; publish to the pipeline.".into()));
+            return Err(TaskError::Failed(
+                "publishLocation: FilePath is not supported; publish to the pipeline.".into(),
+            ));
         }
         let staging = step.job.workspace.artifacts.display().to_string();
         let path = step.input("PathtoPublish").unwrap_or(&staging).to_owned();

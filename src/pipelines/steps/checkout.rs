@@ -69,7 +69,8 @@ fn source_of(step: &StepContext<'_>, checkout: &Checkout) -> Result<Source, Task
         (own.is_absolute() && found.is_dir()).then(|| found.display().to_string())
     };
     let url = mirrors.url_of(&name).or_else(sibling);
-    let url = url.ok_or_else(|| TaskError::Failed(format!("Repository {name} cannot be reached: there is no Git host.")))?;
+    let url =
+        url.ok_or_else(|| TaskError::Failed(format!("Repository {name} cannot be reached: there is no Git host.")))?;
     let reference = if reference.is_empty() { "HEAD".to_owned() } else { reference };
     Ok(Source { name, url, reference, commit: "FETCH_HEAD".into(), own: false })
 }
@@ -88,7 +89,9 @@ fn folder_of(step: &StepContext<'_>, checkout: &Checkout, source: &Source) -> Re
                     std::path::Component::CurDir => {}
                     _ => {
                         return Err(TaskError::Failed(format!(
-                            "Input path '{path}' should resolve to a directory under {}.", workspace.root.display())));
+                            "Input path '{path}' should resolve to a directory under {}.",
+                            workspace.root.display()
+                        )));
                     }
                 }
             }
@@ -120,7 +123,10 @@ impl Git<'_> {
         match self.code(arguments).await? {
             Some(0) => Ok(()),
             code => Err(TaskError::Failed(format!(
-                "Git {} failed with exit code: {}", arguments[0], code.map_or("signal".into(), |c| c.to_string())))),
+                "Git {} failed with exit code: {}",
+                arguments[0],
+                code.map_or("signal".into(), |c| c.to_string())
+            ))),
         }
     }
 
@@ -156,8 +162,16 @@ impl Git<'_> {
 
     async fn fetch(&self, step: &StepContext<'_>, checkout: &Checkout, source: &Source) -> Result<(), TaskError> {
         let depth = step.late_number(checkout.fetch_depth.as_ref());
-        let tags = if checkout.fetch_tags.as_ref().is_some_and(|t| step.late_flag(Some(t))) { "--tags" } else { "--no-tags" };
-        let mut arguments = vec!["fetch".to_owned(), "--force".into(), tags.into(), "--prune".into(), "--progress".into(), "--no-recurse-submodules".into()];
+        let tags =
+            if checkout.fetch_tags.as_ref().is_some_and(|t| step.late_flag(Some(t))) { "--tags" } else { "--no-tags" };
+        let mut arguments = vec![
+            "fetch".to_owned(),
+            "--force".into(),
+            tags.into(),
+            "--prune".into(),
+            "--progress".into(),
+            "--no-recurse-submodules".into(),
+        ];
         if depth > 0 {
             arguments.push(format!("--depth={depth}"));
         } else if self.folder.join(".git/shallow").exists() {

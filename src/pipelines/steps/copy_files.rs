@@ -30,7 +30,8 @@ impl Task for CopyFiles {
             remove_tree(&to).map_err(|e| TaskError::file("clean", &to, &e))?;
         }
         let (flatten, overwrite) = (step.flag("flattenFolders", false), step.flag("OverWrite", false));
-        let log = |path: &Path, target: &Path| step.log.write(&format!("Copying {} to {}", path.display(), target.display()));
+        let log =
+            |path: &Path, target: &Path| step.log.write(&format!("Copying {} to {}", path.display(), target.display()));
         let files = matching(&from, &patterns);
         step.log.write(&format!("found {} files", files.len()));
         let mut taken = BTreeSet::new();

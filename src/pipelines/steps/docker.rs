@@ -34,7 +34,9 @@ impl Task for Docker {
                 build(step).await?;
                 push(step).await
             }
-            other => Err(TaskError::Failed(format!("Docker@2: command '{other}' is not supported by the local agent."))),
+            other => {
+                Err(TaskError::Failed(format!("Docker@2: command '{other}' is not supported by the local agent.")))
+            }
         }
     }
 }
@@ -74,7 +76,8 @@ fn names(step: &StepContext<'_>) -> Result<Vec<ImageRef>, TaskError> {
         }
         None => repository,
     };
-    let mut tags: Vec<String> = step.lines("tags").iter().flat_map(|l| l.split(',')).map(|t| t.trim().to_owned()).collect();
+    let mut tags: Vec<String> =
+        step.lines("tags").iter().flat_map(|l| l.split(',')).map(|t| t.trim().to_owned()).collect();
     tags.retain(|t| !t.is_empty());
     if tags.is_empty() {
         tags.push(step.variable("Build.BuildId").unwrap_or_else(|| "latest".into()));
@@ -226,9 +229,14 @@ impl Arguments {
                 _ => (word.as_str(), None),
             };
             let mut value = || {
-                value.clone().or_else(|| words.next().cloned()).ok_or_else(|| TaskError::Failed(format!("{option} needs a value")))
+                value
+                    .clone()
+                    .or_else(|| words.next().cloned())
+                    .ok_or_else(|| TaskError::Failed(format!("{option} needs a value")))
             };
-            let pair = |text: String| text.split_once('=').map_or((text.clone(), String::new()), |(k, v)| (k.into(), v.into()));
+            let pair = |text: String| {
+                text.split_once('=').map_or((text.clone(), String::new()), |(k, v)| (k.into(), v.into()))
+            };
             match option {
                 "--build-arg" => parsed.build_args.extend([pair(value()?)]),
                 "--label" => parsed.labels.extend([pair(value()?)]),
@@ -272,7 +280,6 @@ pub(super) fn words(text: &str) -> Result<Vec<String>, TaskError> {
     Ok(words)
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +287,10 @@ mod tests {
     #[test]
     fn words_are_those_of_a_command_line() {
         let split = |t: &str| words(t).unwrap();
-        assert_eq!(split(r#"--build-arg A="b c" --target 'x y' "" \ z"#), ["--build-arg", "A=b c", "--target", "x y", "", " z"]);
+        assert_eq!(
+            split(r#"--build-arg A="b c" --target 'x y' "" \ z"#),
+            ["--build-arg", "A=b c", "--target", "x y", "", " z"]
+        );
         assert!(words("\"open").is_err());
     }
 

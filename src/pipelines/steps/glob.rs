@@ -93,7 +93,13 @@ mod tests {
     #[test]
     fn the_last_line_decides() {
         let patterns = Patterns::parse(["**/*.yaml", "!**/secret*", "./k8s/secret-ok.yaml"]).unwrap();
-        for (path, wanted) in [("a/b.yaml", true), ("b.yaml", true), ("a/secret.yaml", false), ("k8s/secret-ok.yaml", true), ("a.yml", false)] {
+        for (path, wanted) in [
+            ("a/b.yaml", true),
+            ("b.yaml", true),
+            ("a/secret.yaml", false),
+            ("k8s/secret-ok.yaml", true),
+            ("a.yml", false),
+        ] {
             assert_eq!(patterns.matches(Path::new(path)), wanted, "{path}");
         }
         assert!(Patterns::parse(["a[", ""]).is_err());

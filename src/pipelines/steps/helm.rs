@@ -30,11 +30,14 @@ impl Task for HelmDeploy {
                     arguments.extend(path(name).into_iter().flat_map(|v| [flag.to_owned(), v]));
                 }
                 for (flag, name) in [("--set", "overrideValues"), ("--version", "chartVersion")] {
-                    arguments.extend(step.input(name).into_iter().flat_map(|v| [flag.to_owned(), v.replace('\n', ",")]));
+                    arguments
+                        .extend(step.input(name).into_iter().flat_map(|v| [flag.to_owned(), v.replace('\n', ",")]));
                 }
-                for (flag, name, default) in
-                    [("--wait", "waitForExecution", true), ("--force", "force", false), ("--reset-values", "resetValues", false)]
-                {
+                for (flag, name, default) in [
+                    ("--wait", "waitForExecution", true),
+                    ("--force", "force", false),
+                    ("--reset-values", "resetValues", false),
+                ] {
                     arguments.extend(step.flag(name, default).then(|| flag.to_owned()));
                 }
             }

@@ -61,8 +61,11 @@ impl Task for Kubernetes {
 
 pub(super) fn program(step: &StepContext<'_>, name: &str) -> Result<PathBuf, TaskError> {
     let environment = step.environment();
-    which(name, environment.get("PATH").map_or("", String::as_str))
-        .ok_or_else(|| TaskError::Failed(format!("Unable to locate executable file: '{name}'. Install it, or run `aksim doctor --fix`.")))
+    which(name, environment.get("PATH").map_or("", String::as_str)).ok_or_else(|| {
+        TaskError::Failed(format!(
+            "Unable to locate executable file: '{name}'. Install it, or run `aksim doctor --fix`."
+        ))
+    })
 }
 
 pub(super) fn ended(name: &str, status: std::process::ExitStatus) -> Result<(), TaskError> {
@@ -82,7 +85,9 @@ fn kubeconfig<'a>(step: &'a StepContext<'_>) -> Result<&'a Path, TaskError> {
 /// Environment of programs that talk to the cluster.
 pub(super) fn cluster(step: &StepContext<'_>) -> Result<BTreeMap<String, String>, TaskError> {
     let path = kubeconfig(step)?.display().to_string();
-    for input in ["kubernetesServiceEndpoint", "kubernetesServiceConnection", "azureSubscription", "azureSubscriptionEndpoint"] {
+    for input in
+        ["kubernetesServiceEndpoint", "kubernetesServiceConnection", "azureSubscription", "azureSubscriptionEndpoint"]
+    {
         if let Some(name) = step.input(input) {
             step.log.write(&format!("Service connection '{name}' stands for the local cluster."));
         }

@@ -48,7 +48,9 @@ impl Task for KubernetesManifest {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
         let cluster = step.job.run.engine.config.cluster.clone();
         let cluster = cluster.ok_or_else(|| TaskError::Failed("there is no cluster in this environment".into()))?;
-        if let Some(name) = step.input("kubernetesServiceConnection").or_else(|| step.input("azureSubscriptionConnection")) {
+        if let Some(name) =
+            step.input("kubernetesServiceConnection").or_else(|| step.input("azureSubscriptionConnection"))
+        {
             step.log.write(&format!("Service connection '{name}' stands for the local cluster."));
         }
         let manifest = Work { step, cluster };
@@ -60,7 +62,8 @@ impl Task for KubernetesManifest {
             "scale" => manifest.scale().await,
             "patch" => manifest.patch().await,
             "bake" | "promote" | "reject" => Err(TaskError::Failed(format!(
-                "KubernetesManifest: action '{action}' is not supported by the local agent."))),
+                "KubernetesManifest: action '{action}' is not supported by the local agent."
+            ))),
             other => Err(TaskError::Failed(format!("KubernetesManifest: '{other}' is not an action."))),
         }
     }
@@ -86,7 +89,9 @@ impl Work<'_, '_> {
     async fn deploy(&self) -> Result<(), TaskError> {
         let strategy = self.step.input("strategy").unwrap_or("none");
         if !strategy.eq_ignore_ascii_case("none") {
-            return Err(TaskError::Failed(format!("KubernetesManifest: strategy '{strategy}' is not supported by the local agent.")));
+            return Err(TaskError::Failed(format!(
+                "KubernetesManifest: strategy '{strategy}' is not supported by the local agent."
+            )));
         }
         let manifests = self.manifests()?;
         let images = self.images()?;
@@ -102,7 +107,12 @@ impl Work<'_, '_> {
                 }
             }
             add_pull_secrets(&mut manifest.object, &secrets);
-            self.step.log.command(&format!("apply {}/{} -n {}", manifest.kind(), manifest.name(), manifest.namespace()));
+            self.step.log.command(&format!(
+                "apply {}/{} -n {}",
+                manifest.kind(),
+                manifest.name(),
+                manifest.namespace()
+            ));
             let applied = applier.apply(&manifest).await.map_err(|e| TaskError::Failed(e.to_string()))?;
             self.step.log.write(&format!("{}/{} configured", manifest.kind().to_lowercase(), manifest.name()));
             if manifest.kind() == "Deployment" {
@@ -162,7 +172,8 @@ impl Work<'_, '_> {
         image: Option<ImageRef>,
     ) -> Result<(), TaskError> {
         let run = &self.step.job.run;
-        let seconds = self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0).unwrap_or(600);
+        let seconds =
+            self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0).unwrap_or(600);
         let name = target.deployment.clone();
         self.step.log.command(&format!("rollout status deployment/{name} --timeout {seconds}s"));
         let tell = |state, message: &str| {
@@ -192,7 +203,12 @@ impl Work<'_, '_> {
             }
         };
         let image = image.map(|i| format!(" with {i}")).unwrap_or_default();
-        run.journey.flow(&run.engine, FlowRow::Deploy, result.is_ok(), format!("{name} deployed by run {}{image}", run.id));
+        run.journey.flow(
+            &run.engine,
+            FlowRow::Deploy,
+            result.is_ok(),
+            format!("{name} deployed by run {}{image}", run.id),
+        );
         result
     }
 
@@ -204,15 +220,21 @@ impl Work<'_, '_> {
             let auth = STANDARD.encode(format!("{}:{}", connection.username, connection.password));
             let config = json!({"auths": {&connection.login_server: {
                 "username": connection.username, "password": connection.password, "auth": auth}}});
-            ("kubernetes.io/dockerconfigjson", BTreeMap::from([(".dockerconfigjson".to_owned(), config.to_string().into_bytes())]))
+            (
+                "kubernetes.io/dockerconfigjson",
+                BTreeMap::from([(".dockerconfigjson".to_owned(), config.to_string().into_bytes())]),
+            )
         } else {
             ("Opaque", self.literals()?)
         };
         let data: BTreeMap<String, String> = data.into_iter().map(|(k, v)| (k, STANDARD.encode(v))).collect();
-        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data});
+        let object =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": kind, "data": data});
         let api: Api<Secret> = Api::namespaced(self.cluster.client.clone(), self.namespace().unwrap_or("default"));
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        api.patch(&name, &parameters, &Patch::Apply(&object)).await.map_err(|e| refused(&format!("secret {name}"), &e))?;
+        api.patch(&name, &parameters, &Patch::Apply(&object))
+            .await
+            .map_err(|e| refused(&format!("secret {name}"), &e))?;
         self.step.log.write(&format!("secret/{name} configured"));
         Ok(())
     }
@@ -231,7 +253,10 @@ impl Work<'_, '_> {
                 ("--from-literal", Some((key, value))) => drop(data.insert(key.to_owned(), value.as_bytes().to_vec())),
                 ("--from-file", pair) => {
                     let path = self.step.path(pair.map_or(value.as_str(), |(_, path)| path));
-                    let key = pair.map_or_else(|| path.file_name().unwrap_or_default().to_string_lossy().into_owned(), |(k, _)| k.to_owned());
+                    let key = pair.map_or_else(
+                        || path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                        |(k, _)| k.to_owned(),
+                    );
                     data.insert(key, std::fs::read(&path).map_err(|e| TaskError::file("read", &path, &e))?);
                 }
                 _ => return Err(TaskError::Failed(format!("secretArguments: {option} is not supported"))),
@@ -247,7 +272,9 @@ impl Work<'_, '_> {
             words.drain(at..(at + 2).min(words.len()));
         }
         let pairs: Vec<(&str, &str)> = match words.as_slice() {
-            [kind, names @ ..] if !kind.contains('/') && !names.is_empty() => names.iter().map(|n| (*kind, *n)).collect(),
+            [kind, names @ ..] if !kind.contains('/') && !names.is_empty() => {
+                names.iter().map(|n| (*kind, *n)).collect()
+            }
             all => all.iter().filter_map(|w| w.split_once('/')).collect(),
         };
         if pairs.is_empty() || pairs.iter().any(|(k, n)| k.starts_with('-') || n.starts_with('-')) {
@@ -268,7 +295,11 @@ impl Work<'_, '_> {
 
     async fn scale(&self) -> Result<(), TaskError> {
         let (kind, name) = (self.step.required("kind")?, self.step.required("name")?);
-        let replicas: u32 = self.step.required("replicas")?.parse().map_err(|_| TaskError::Failed("replicas is not a number".into()))?;
+        let replicas: u32 = self
+            .step
+            .required("replicas")?
+            .parse()
+            .map_err(|_| TaskError::Failed("replicas is not a number".into()))?;
         let patch = json!({"spec": {"replicas": replicas}});
         let api = self.api(kind).await?;
         api.patch_scale(name, &PatchParams::default(), &Patch::Merge(&patch))
@@ -296,11 +327,13 @@ impl Work<'_, '_> {
 
     /// The API of a kind, by kind, plural or short name as the cluster tells them.
     async fn api(&self, kind: &str) -> Result<Api<DynamicObject>, TaskError> {
-        let discovery = Discovery::new(self.cluster.client.clone()).run().await.map_err(|e| refused("discovery", &e))?;
+        let discovery =
+            Discovery::new(self.cluster.client.clone()).run().await.map_err(|e| refused("discovery", &e))?;
         let wanted = kind.to_lowercase();
         let short = SHORT_NAMES.iter().find(|(s, _)| *s == wanted).map_or(wanted.as_str(), |(_, kind)| *kind);
         let known = |r: &ApiResource| r.kind.to_lowercase() == short || r.plural == short;
-        let found = discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources).find(|(r, _)| known(r));
+        let found =
+            discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources).find(|(r, _)| known(r));
         let (resource, capabilities) =
             found.ok_or_else(|| TaskError::Failed(format!("the cluster does not serve '{kind}'")))?;
         Ok(match capabilities.scope {
@@ -354,7 +387,8 @@ mod tests {
 
     #[test]
     fn pull_secrets_reach_the_pods_once() {
-        let mut object = json!({"kind": "Deployment", "spec": {"template": {"spec": {"imagePullSecrets": [{"name": "a"}]}}}});
+        let mut object =
+            json!({"kind": "Deployment", "spec": {"template": {"spec": {"imagePullSecrets": [{"name": "a"}]}}}});
         add_pull_secrets(&mut object, &["a".into(), "b".into()]);
         assert_eq!(object["spec"]["template"]["spec"]["imagePullSecrets"], json!([{"name": "a"}, {"name": "b"}]));
     }

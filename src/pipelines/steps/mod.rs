@@ -86,7 +86,8 @@ pub async fn run(step: &StepContext<'_>) -> Result<(), TaskError> {
             Some(row) => row.task.run(step).await,
             None => {
                 // Said before the run, which was told to go on without it.
-                step.log.warning(&format!("{} is not supported and was left out (--skip-unsupported).", call.reference()));
+                step.log
+                    .warning(&format!("{} is not supported and was left out (--skip-unsupported).", call.reference()));
                 Ok(())
             }
         },

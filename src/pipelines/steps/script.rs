@@ -80,7 +80,10 @@ pub(super) async fn interpret(step: &StepContext<'_>, program: &str, arguments: 
         return Err(TaskError::Failed(format!("Bash exited with code '{code}'.").replace("Bash", title(program))));
     }
     if complaints > 0 && step.flag("failOnStderr", false) {
-        return Err(TaskError::Failed(format!("{} wrote one or more lines to the standard error stream.", title(program))));
+        return Err(TaskError::Failed(format!(
+            "{} wrote one or more lines to the standard error stream.",
+            title(program)
+        )));
     }
     Ok(())
 }

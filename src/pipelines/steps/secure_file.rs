@@ -16,7 +16,10 @@ impl Task for DownloadSecureFile {
         let name = step.required("secureFile")?.to_owned();
         let from = inside(&step.job.run.engine.config.state_dir.join("secure-files"), &name)?;
         let content = std::fs::read(&from).map_err(|_| {
-            TaskError::Failed(format!("File not found: there is no secure file '{name}'. Put it at {}.", from.display()))
+            TaskError::Failed(format!(
+                "File not found: there is no secure file '{name}'. Put it at {}.",
+                from.display()
+            ))
         })?;
         let to = inside(&step.job.workspace.temp, &name)?;
         write_atomic(&to, &content, PRIVATE).map_err(|e| TaskError::file("write", &to, &e))?;

@@ -19,7 +19,8 @@ impl Task for PublishTestResults {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
         let format = step.input("testResultsFormat").unwrap_or("JUnit").to_ascii_lowercase();
         let reader = READERS.iter().find(|(name, _)| *name == format).map(|(_, read)| *read);
-        let reader = reader.ok_or_else(|| TaskError::Failed(format!("testResultsFormat: {format} is not supported.")))?;
+        let reader =
+            reader.ok_or_else(|| TaskError::Failed(format!("testResultsFormat: {format} is not supported.")))?;
         let root = step.input("searchFolder").map_or_else(|| step.sources(), |f| step.path(f));
         let mut lines = step.lines("testResultsFiles");
         if lines.is_empty() {
@@ -38,7 +39,10 @@ impl Task for PublishTestResults {
         for file in &files {
             let size = std::fs::metadata(file).map_or(0, |m| m.len());
             if size > LARGEST {
-                return Err(TaskError::Failed(format!("{}: {size} bytes are too many for a test result file", file.display())));
+                return Err(TaskError::Failed(format!(
+                    "{}: {size} bytes are too many for a test result file",
+                    file.display()
+                )));
             }
             let text = std::fs::read_to_string(file).map_err(|e| TaskError::file("read", file, &e))?;
             match parse(&text, reader) {
@@ -202,11 +206,14 @@ mod tests {
         </testsuite></testsuites>"#;
         let cases = parse(text, junit).unwrap();
         let told: Vec<_> = cases.iter().map(|c| (c.name.as_str(), c.outcome, c.seconds, c.message.as_str())).collect();
-        assert_eq!(told, [
-            ("good", TestOutcome::Passed, 0.5, ""),
-            ("bad", TestOutcome::Failed, 1000.25, "1 != 2"),
-            ("not", TestOutcome::Skipped, 0.0, ""),
-        ]);
+        assert_eq!(
+            told,
+            [
+                ("good", TestOutcome::Passed, 0.5, ""),
+                ("bad", TestOutcome::Failed, 1000.25, "1 != 2"),
+                ("not", TestOutcome::Skipped, 0.0, ""),
+            ]
+        );
         assert_eq!(cases[0].suite, "s");
     }
 

@@ -131,13 +131,7 @@ impl StepLog {
     ///
     /// # Errors
     /// Any error of the file system.
-    pub fn open(
-        run: Arc<RunLog>,
-        masker: Arc<SecretMasker>,
-        stage: &str,
-        job: &str,
-        number: u32,
-    ) -> io::Result<Self> {
+    pub fn open(run: Arc<RunLog>, masker: Arc<SecretMasker>, stage: &str, job: &str, number: u32) -> io::Result<Self> {
         let file = File::options().create(true).append(true).open(run.step_path(number))?;
         let (stage, job) = (stage.to_owned(), job.to_owned());
         Ok(Self { run, masker, stage, job, number, file: Mutex::new(file) })
@@ -152,8 +146,7 @@ impl StepLog {
             let stamped = format!("{} {line}\n", at.strftime("%Y-%m-%dT%H:%M:%S.%7fZ"));
             let (stage, job) = (self.stage.clone(), self.job.clone());
             let whole = LogLine { at, stage, job, log: self.number, line: line.to_owned() };
-            let written =
-                self.file.lock().write_all(stamped.as_bytes()).and_then(|()| self.run.append(&whole));
+            let written = self.file.lock().write_all(stamped.as_bytes()).and_then(|()| self.run.append(&whole));
             if let Err(error) = written {
                 tracing::error!(%error, log = self.number, "a line of a pipeline log is lost");
             }
@@ -196,8 +189,11 @@ mod tests {
         let step = StepLog::open(run.clone(), masker, "Build", "job", 1).unwrap();
         step.write("one\ntwo hunter2");
         let (first, position) = run.read(0, true).await.unwrap();
-        let lines: Vec<LogLine> =
-            first.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
+        let lines: Vec<LogLine> = first
+            .split(|b| *b == b'\n')
+            .filter(|l| !l.is_empty())
+            .map(|l| serde_json::from_slice(l).unwrap())
+            .collect();
         assert_eq!(lines.iter().map(|l| l.line.as_str()).collect::<Vec<_>>(), ["one", "two ***"]);
         let (rest, ()) = tokio::join!(run.read(position, true), async { step.write("three") });
         assert_eq!(rest.unwrap().0.iter().filter(|b| **b == b'\n').count(), 1);
