@@ -203,6 +203,8 @@ pub struct Engine {
     pub access_token: String,
     /// Secret of the webhook.
     pub webhook_secret: String,
+    /// Locks of environments (`lockBehavior`): who asks first has it first.
+    pub(super) locks: Mutex<HashMap<String, Arc<tokio::sync::Semaphore>>>,
     pub(super) starts: mpsc::UnboundedSender<Start>,
     pub(super) active: Mutex<HashMap<u64, CancellationToken>>,
 }

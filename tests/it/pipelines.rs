@@ -58,7 +58,8 @@ impl Repository {
 
     fn git(&self, arguments: &[&str]) -> String {
         let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"];
-        let output = Command::new("git").args(identity).args(arguments).current_dir(self.folder.path()).output().unwrap();
+        let output =
+            Command::new("git").args(identity).args(arguments).current_dir(self.folder.path()).output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -88,7 +89,7 @@ impl Repository {
 
 /// A running pipeline service.
 struct Service {
-    dir: TempDir,
+    _dir: TempDir,
     engine: Arc<Engine>,
     pki: Pki,
     webhook: String,
@@ -114,7 +115,7 @@ impl Service {
         let context = RunContext::detached(Recorder::in_memory());
         let shutdown = context.shutdown.clone();
         let task = tokio::spawn(async move { Box::new(pipelines).run(context).await.unwrap() });
-        Self { dir, engine, pki, webhook, secret, shutdown, task }
+        Self { _dir: dir, engine, pki, webhook, secret, shutdown, task }
     }
 
     async fn stop(self) {
@@ -153,8 +154,12 @@ impl Service {
     /// All text of a run's log.
     fn log(&self, id: u64) -> String {
         let folder = self.engine.store.folder(id).join("logs");
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+            .unwrap()
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "log"))
+            .collect();
         files.sort();
         files.iter().map(|f| std::fs::read_to_string(f).unwrap()).collect()
     }
@@ -177,7 +182,7 @@ fn step_results(run: &RunRecord, stage: &str, job: &str) -> Vec<(String, Option<
 async fn conditions_and_outputs_cross_jobs_and_stages() {
     let service = Service::start().await;
     let repository = Repository::new(
-        r#"
+        r###"
 variables:
   greeting: hello
 stages:
@@ -220,7 +225,7 @@ stages:
   dependsOn: [Skipped, B]
   condition: always()
   jobs: [{job: j, steps: [{bash: 'echo done'}]}]
-"#,
+"###,
         &[],
     );
     let run = service.run(&repository).await;
@@ -238,7 +243,7 @@ stages:
 async fn legs_retries_and_time_limits() {
     let service = Service::with(|c| c.minute = Duration::from_secs(2)).await;
     let repository = Repository::new(
-        r#"
+        r###"
 jobs:
 - job: legs
   timeoutInMinutes: 0
@@ -271,7 +276,7 @@ jobs:
   - bash: echo cleanup
     displayName: cleanup
     condition: always()
-"#
+"###
         .replace("$(wc -l < $(Agent.ToolsDirectory)/tries)", "`wc -l < $(Agent.ToolsDirectory)/tries`")
         .as_str(),
         &[],
@@ -295,7 +300,7 @@ jobs:
 async fn cancellation_ends_grandchildren_and_runs_what_is_always_run() {
     let service = Service::start().await;
     let repository = Repository::new(
-        r#"
+        r###"
 steps:
 - checkout: none
 - bash: |
@@ -309,7 +314,7 @@ steps:
 - bash: echo "status $AGENT_JOBSTATUS"
   displayName: last
   condition: always()
-"#,
+"###,
         &[],
     );
     let queued = service.engine.queue(repository.request()).await.unwrap();
@@ -358,7 +363,7 @@ async fn secrets_are_on_no_line_and_in_no_environment() {
     })
     .await;
     let repository = Repository::new(
-        r#"
+        r###"
 variables:
 - group: keys
 steps:
@@ -377,13 +382,16 @@ steps:
     echo "##vso[task.setsecret]found-1234"
     echo "found-1234 and https://user:passw0rd@host/"
     echo "##vso[task.logissue type=warning]bad another-Secret-9"
-"#,
+"###,
         &[],
     );
     let run = service.run(&repository).await;
     succeeded(&run, &service);
     let log = service.log(run.id);
-    assert!(log.contains("mapped: ***") && log.contains("macro: ***") && log.contains("https://user:***@host/"), "{log}");
+    assert!(
+        log.contains("mapped: ***") && log.contains("macro: ***") && log.contains("https://user:***@host/"),
+        "{log}"
+    );
     let mut all = String::new();
     for entry in walkdir::WalkDir::new(service.engine.store.folder(run.id)).into_iter().flatten() {
         if entry.file_type().is_file() {
@@ -401,7 +409,7 @@ steps:
 async fn files_go_from_job_to_job_and_checkout_gives_the_commit() {
     let service = Service::start().await;
     let repository = Repository::new(
-        r#"
+        r###"
 stages:
 - stage: Build
   jobs:
@@ -447,7 +455,7 @@ stages:
     steps:
     - checkout: none
     - bash: test "$WHERE" = here
-"#
+"###
         .replace("\"$(git rev-parse HEAD)\"", "`git rev-parse HEAD`")
         .replace("\"$(cat $(Pipeline.Workspace)/drop/app.txt)\"", "\"`cat $(Pipeline.Workspace)/drop/app.txt`\"")
         .as_str(),
@@ -501,9 +509,11 @@ async fn an_environment_waits_for_its_approval() {
 async fn a_failing_test_does_not_deploy() {
     let service = Service::start().await;
     let results = |failure: &str| {
-        format!("<testsuite name=\"s\"><testcase classname=\"c\" name=\"good\"/><testcase classname=\"c\" name=\"sums\">{failure}</testcase></testsuite>")
+        format!(
+            "<testsuite name=\"s\"><testcase classname=\"c\" name=\"good\"/><testcase classname=\"c\" name=\"sums\">{failure}</testcase></testsuite>"
+        )
     };
-    let pipeline = r#"
+    let pipeline = r###"
 stages:
 - stage: Test
   jobs:
@@ -518,7 +528,7 @@ stages:
   jobs:
   - job: deploy
     steps: [{bash: 'echo deployed'}]
-"#;
+"###;
     let repository = Repository::new(pipeline, &[("results/a.xml", &results("<failure message=\"1 != 2\"/>"))]);
     let run = service.run(&repository).await;
     assert_eq!(run.result, Some(Outcome::Failed), "{}", service.log(run.id));
@@ -551,7 +561,8 @@ async fn what_is_not_supported_is_refused_unless_left_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_push_starts_a_run_and_others_are_refused() {
     let service = Service::start().await;
-    let pipeline = "trigger:\n  branches: {include: [main]}\n  paths: {exclude: [docs]}\nsteps:\n- bash: cat file.txt\n";
+    let pipeline =
+        "trigger:\n  branches: {include: [main]}\n  paths: {exclude: [docs]}\nsteps:\n- bash: cat file.txt\n";
     let repository = Repository::new(pipeline, &[("file.txt", "pushed content\n")]);
     let before = repository.git(&["rev-parse", "HEAD"]).trim().to_owned();
     let client = azure_http_client(&service.pki, &[]).unwrap();
@@ -644,15 +655,18 @@ async fn docker_pushes_to_a_real_registry() {
         credentials: Credentials::default().with("shopacr.azurecr.io", &user, &password),
     })
     .unwrap();
-    let connection =
-        RegistryConnection { login_server: "shopacr.azurecr.io".into(), username: user.clone(), password: password.clone() };
+    let connection = RegistryConnection {
+        login_server: "shopacr.azurecr.io".into(),
+        username: user.clone(),
+        password: password.clone(),
+    };
     let service = Service::with(|c| {
         c.images = Some(images);
         c.registries.insert("*".into(), connection);
     })
     .await;
     let repository = Repository::new(
-        r#"
+        r###"
 steps:
 - task: Docker@2
   inputs:
@@ -663,7 +677,7 @@ steps:
     tags: |
       $(Build.BuildId)
       latest
-"#,
+"###,
         &[("web/Dockerfile", "FROM scratch\nCOPY page /page\n"), ("web/page", "hello\n")],
     );
     let run = service.run(&repository).await;
@@ -685,7 +699,7 @@ fn a_pipeline_deploys_and_survives_kill_9() {
     let project = Project::busybox("it-pipeline");
     let pipeline = |extra: &str| {
         format!(
-            r#"
+            r###"
 stages:
 - stage: Build
   jobs:
@@ -708,7 +722,7 @@ stages:
               namespace: default
               manifests: web/k8s/web.yaml
               containers: itpipelineacr.azurecr.io/web:$(Build.BuildId)
-{extra}"#
+{extra}"###
         )
     };
     project.write("azure-pipelines.yml", &pipeline(""));
@@ -727,10 +741,12 @@ stages:
     let folder = project.path("").display().to_string();
     let log = project.ok(&["pipeline", "run", "--folder", &folder, "--follow"]);
     assert!(log.contains("successfully rolled out"), "{log}");
-    let shown = project.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
+    let shown =
+        project.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
     assert_eq!(text(&shown), "itpipelineacr.azurecr.io/web:1");
     let journeys: serde_json::Value = serde_json::from_str(&project.ok(&["journey", "-o", "json"])).unwrap();
-    let journey = journeys.as_array().unwrap().iter().find(|j| j["cause"].as_str().unwrap().starts_with("commit")).unwrap();
+    let journey =
+        journeys.as_array().unwrap().iter().find(|j| j["cause"].as_str().unwrap().starts_with("commit")).unwrap();
     let hops: Vec<&str> = journey["hops"].as_array().unwrap().iter().map(|h| h["hop"].as_str().unwrap()).collect();
     for hop in ["queued", "built", "pushed", "stage", "applied", "started", "ready", "served"] {
         assert!(hops.contains(&hop), "{hop} is not in {hops:?}");
@@ -741,10 +757,12 @@ stages:
     git(&["push", "--quiet", "aksim", "main"]);
     let run = triggered(&project);
     assert_eq!(run.result.as_deref(), Some("Succeeded"), "{}", project.ok(&["pipeline", "show", &run.id.to_string()]));
-    let shown = project.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
+    let shown =
+        project.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
     assert_eq!(text(&shown), format!("itpipelineacr.azurecr.io/web:{}", run.id));
     let journeys: serde_json::Value = serde_json::from_str(&project.ok(&["journey", "-o", "json"])).unwrap();
-    let journey = journeys.as_array().unwrap().iter().find(|j| run.commit.starts_with(j["id"].as_str().unwrap())).unwrap();
+    let journey =
+        journeys.as_array().unwrap().iter().find(|j| run.commit.starts_with(j["id"].as_str().unwrap())).unwrap();
     let hops: Vec<&str> = journey["hops"].as_array().unwrap().iter().map(|h| h["hop"].as_str().unwrap()).collect();
     for hop in ["committed", "delivered", "queued", "built", "pushed", "applied", "served"] {
         assert!(hops.contains(&hop), "{hop} is not in {hops:?}");

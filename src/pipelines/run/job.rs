@@ -104,7 +104,9 @@ pub(super) async fn run(
     if let Some(result) = kept {
         return result;
     }
-    let ended = match run.engine.agents.acquire(&run.cancel).await {
+    // A job that is to run although its run was cancelled waits for its agent like any other.
+    let patience = if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.clone() };
+    let ended = match run.engine.agents.acquire(&patience).await {
         Some(agent) => on_agent(&run, &stage.name, job, &name, &leg, variables, &agent).await,
         None => Ended { outcome: Outcome::Canceled, ..Ended::default() },
     };
@@ -211,7 +213,7 @@ async fn on_agent(
             restore: Vec::new(),
             caches: Vec::new(),
         }),
-        cancel: run.cancel.child_token(),
+        cancel: if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.child_token() },
         hard: CancellationToken::new(),
         lookup: format!("vsts_{:032x}", rand::random::<u128>()),
     };

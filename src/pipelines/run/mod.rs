@@ -28,7 +28,6 @@ use super::{
     },
 };
 use graph::Node;
-use indexmap::IndexMap;
 use jiff::Timestamp;
 use scope::{Dependencies, RunScope};
 use std::sync::Arc;
@@ -338,6 +337,3 @@ pub fn reset_failed(run: &mut RunRecord) -> bool {
     run.message.clear();
     true
 }
-
-/// Parameters as the parser wants them.
-pub type Parameters = IndexMap<String, serde_json::Value>;

@@ -17,8 +17,11 @@ use crate::{
     },
 };
 use jiff::Timestamp;
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::Semaphore, task::JoinSet};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 
 /// Azure refuses an approval by itself after 30 days.
 const APPROVAL_DAYS: u64 = 30;
@@ -33,7 +36,10 @@ impl RunContext {
         }
         let (outcome, message) = match self.decide_stage(stage) {
             Ok(Some(variables)) => match self.approved(stage, &variables).await {
-                Ok(()) => (self.jobs(index, variables).await, String::new()),
+                Ok(()) => match self.locked(stage, &variables).await {
+                    Some(_locks) => (self.jobs(index, variables).await, String::new()),
+                    None => (Outcome::Canceled, String::new()),
+                },
                 Err((outcome, message)) => (outcome, message),
             },
             Ok(None) => (self.not_run(), String::new()),
@@ -123,6 +129,28 @@ impl RunContext {
         }
     }
 
+    /// With `lockBehavior`, the locks of the stage's environments, in the order they were asked for; `None` when the
+    /// run was cancelled first.
+    async fn locked(&self, stage: &Stage, variables: &Variables) -> Option<Vec<OwnedSemaphorePermit>> {
+        let mut locks = Vec::new();
+        if stage.lock_behavior.is_none() && self.plan.lock_behavior.is_none() {
+            return Some(locks);
+        }
+        let names = stage.jobs.iter().filter_map(|job| match &job.work {
+            Work::Deployment(deployment) => Some(variables.expand(&deployment.environment.name)),
+            Work::Steps(_) => None,
+        });
+        // One order for everybody, so that two stages never wait for each other.
+        for name in names.collect::<BTreeSet<_>>() {
+            let lock = self.engine.locks.lock().entry(name).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
+            tokio::select! {
+                () = self.cancel.cancelled() => return None,
+                permit = lock.acquire_owned() => locks.extend(permit),
+            }
+        }
+        Some(locks)
+    }
+
     async fn jobs(self: &Arc<Self>, index: usize, variables: Variables) -> Outcome {
         let stage = &self.plan.stages[index];
         self.set_stage(&stage.name, State::InProgress);
@@ -142,9 +170,10 @@ impl RunContext {
     async fn job(self: Arc<Self>, stage_index: usize, job_index: usize, variables: &Variables) -> Outcome {
         let stage = &self.plan.stages[stage_index];
         let job = &stage.jobs[job_index];
-        if job.pool.as_ref().is_some_and(|p| p.server) {
+        if job.pool.as_ref().is_some_and(|p| p.server) || job.container.is_some() || !job.services.is_empty() {
             // Refused before the run, unless it was to be left out.
-            return self.end_records(stage, job, Outcome::Skipped, "server jobs are not run by the local agent");
+            let message = "server and container jobs are not run by the local agent (--skip-unsupported)";
+            return self.end_records(stage, job, Outcome::Skipped, message);
         }
         let decided = self.decide_job(stage, job, variables);
         let legs = match decided {

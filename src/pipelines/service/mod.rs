@@ -142,6 +142,7 @@ impl Pipelines {
             recorder: OnceLock::new(),
             access_token,
             webhook_secret,
+            locks: parking_lot::Mutex::new(HashMap::new()),
             starts: sender,
             active: parking_lot::Mutex::new(HashMap::new()),
         };
@@ -237,7 +238,7 @@ async fn run_one(
     cancel: tokio_util::sync::CancellationToken,
 ) {
     run::execute(engine.clone(), id, cancel).await;
-    receive::release_batch(&engine, &inbox, id).await;
+    receive::release(&engine, &inbox);
 }
 
 impl Engine {

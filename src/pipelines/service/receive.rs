@@ -9,7 +9,7 @@ use crate::pipelines::{
     store::record::{Reason, RunRequest, State, branch_name},
 };
 use serde_json::Value;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A commit hash of zeros: a branch that was made or removed.
 fn is_null(hash: &str) -> bool {
@@ -22,8 +22,13 @@ pub async fn take(engine: Arc<Engine>, inbox: Arc<Inbox>, delivery: Delivery) {
         "push" => push(&engine, &delivery).await,
         _ => true,
     };
-    if done {
-        inbox.done(&delivery.id);
+    match done {
+        true => inbox.done(&delivery.id),
+        false => {
+            inbox.hold(&delivery.id);
+            // The run before it may have ended meanwhile.
+            release(&engine, &inbox);
+        }
     }
 }
 
@@ -93,25 +98,22 @@ fn busy(engine: &Engine, request: &RunRequest) -> bool {
     engine.store.list().iter().any(|r| r.state != State::Completed && same(&r.request))
 }
 
-/// After a run of a batched pipeline: the newest push that waited is run, the others with it.
-pub async fn release_batch(engine: &Arc<Engine>, inbox: &Arc<Inbox>, ended: u64) {
-    let Ok(record) = engine.store.get(ended) else { return };
-    let mut waiting: Vec<(Delivery, RunRequest)> = Vec::new();
-    for delivery in inbox.waiting().into_iter().filter(|d| d.event == "push") {
+/// After a run of a batched pipeline: of each branch the newest push that waited is run, the others with it.
+pub fn release(engine: &Arc<Engine>, inbox: &Inbox) {
+    // Two ends at the same moment release it once.
+    let _turn = inbox.turn();
+    let mut branches: BTreeMap<(String, String), Vec<(Delivery, RunRequest)>> = BTreeMap::new();
+    for delivery in inbox.held() {
         let Some(push) = Push::read(engine, &delivery.payload) else { continue };
-        let same =
-            push.request.pipeline == record.request.pipeline && push.request.reference == record.request.reference;
-        if same {
-            waiting.push((delivery, push.request));
+        let branch = (push.request.pipeline.clone(), push.request.reference.clone());
+        branches.entry(branch).or_default().push((delivery, push.request));
+    }
+    for waiting in branches.into_values() {
+        let Some((_, newest)) = waiting.last().cloned().filter(|(_, newest)| !busy(engine, newest)) else { continue };
+        let reason = if waiting.len() > 1 { Reason::BatchedCI } else { newest.reason };
+        if queued(engine, RunRequest { reason, ..newest }) {
+            waiting.iter().for_each(|(delivery, _)| inbox.done(&delivery.id));
         }
-    }
-    let Some((_, newest)) = waiting.last().cloned() else { return };
-    if busy(engine, &newest) {
-        return;
-    }
-    let reason = if waiting.len() > 1 { Reason::BatchedCI } else { newest.reason };
-    if queued(engine, RunRequest { reason, ..newest }) {
-        waiting.iter().for_each(|(delivery, _)| inbox.done(&delivery.id));
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
 };
@@ -79,6 +79,9 @@ pub struct Inbox {
     folder: PathBuf,
     seen_path: PathBuf,
     seen: Mutex<VecDeque<String>>,
+    /// Deliveries that wait for the run before them (`batch`).
+    held: Mutex<BTreeSet<String>>,
+    turn: Mutex<()>,
     sender: Mutex<Option<mpsc::UnboundedSender<Delivery>>>,
 }
 
@@ -95,7 +98,14 @@ impl Inbox {
             Err(error) if error.kind() == io::ErrorKind::NotFound => VecDeque::new(),
             Err(error) => return Err(error),
         };
-        Ok(Self { folder, seen_path, seen: Mutex::new(seen), sender: Mutex::new(None) })
+        Ok(Self {
+            folder,
+            seen_path,
+            seen: Mutex::new(seen),
+            held: Mutex::default(),
+            turn: Mutex::default(),
+            sender: Mutex::new(None),
+        })
     }
 
     /// Where deliveries come out; the last caller has them.
@@ -114,8 +124,25 @@ impl Inbox {
         files.iter().filter_map(|p| serde_json::from_slice(&std::fs::read(p).ok()?).ok()).collect()
     }
 
+    /// Whoever releases what is held, one at a time.
+    pub fn turn(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// A delivery waits for the run before it.
+    pub fn hold(&self, id: &str) {
+        self.held.lock().insert(id.to_owned());
+    }
+
+    /// Deliveries that wait for the run before them, oldest first.
+    pub fn held(&self) -> Vec<Delivery> {
+        let held = self.held.lock().clone();
+        self.waiting().into_iter().filter(|d| held.contains(&d.id)).collect()
+    }
+
     /// A delivery is done with.
     pub fn done(&self, id: &str) {
+        self.held.lock().remove(id);
         if let Err(error) = std::fs::remove_file(self.path(id)) {
             tracing::debug!(%error, id, "delivery");
         }
