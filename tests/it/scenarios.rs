@@ -97,6 +97,7 @@ fn no_autoscaler(shop: &Project) {
 
 /// One replica that is killed is missed.
 fn one_replica(shop: &Project) {
+    // The autoscaler, which keeps two, is gone by now.
     kubectl(shop, &["scale", "deployment/catalog", "--replicas=1"]);
     kubectl(shop, &["rollout", "status", "deployment/catalog", "--timeout=60s"]);
     fails(shop, &["self-healing"], "kill-container", "first: HTTP 50");
