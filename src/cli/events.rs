@@ -25,6 +25,12 @@ pub fn line(event: &Event) -> Option<String> {
             let mark = if *ok { "" } else { "failed: " };
             format!("row {}: {mark}{message}", row.number())
         }
+        EventBody::PipelineRun { run } => {
+            let result = run.result.as_deref().unwrap_or(&run.state);
+            let stages: Vec<String> =
+                run.stages.iter().map(|s| format!("{}: {}", s.name, s.result.as_deref().unwrap_or(&s.state))).collect();
+            join(&["run", &run.id.to_string(), &run.pipeline, &run.branch, result, &stages.join(", ")])
+        }
         EventBody::JourneyEnded { .. } | EventBody::JourneyStarted { .. } | EventBody::JourneyHop { .. } => {
             return None;
         }

@@ -9,7 +9,10 @@ use std::{
     collections::BTreeMap,
     fs::{File, TryLockError},
     io,
+    os::unix::net::UnixStream,
     path::PathBuf,
+    sync::mpsc,
+    time::Duration,
 };
 
 /// Why the state folder cannot be used.
@@ -46,6 +49,18 @@ pub struct Kept {
     pub kubeconfig: Option<(PathBuf, Option<String>)>,
 }
 
+/// How long an aksim that answers no more may take to let go of the lock.
+const DYING: Duration = Duration::from_secs(3);
+
+/// Waits for the lock: the last thread of a process that was killed lets go of it, a moment after
+/// the process is no longer seen.
+fn wait_for(lock: File) -> Option<File> {
+    let (sender, locked) = mpsc::channel();
+    // Ends with the process where the lock does not come in time.
+    std::thread::spawn(move || lock.lock().map(|()| sender.send(lock)));
+    locked.recv_timeout(DYING).ok()
+}
+
 /// The state folder of a running environment; locked while this lives.
 pub struct State {
     home: Home,
@@ -73,11 +88,16 @@ impl State {
         create_private_dir(home.root()).map_err(file(home.root().to_owned()))?;
         let path = home.lock();
         let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(file(path.clone()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StateError::Running { lock: path }),
+        let lock = match lock.try_lock() {
+            Ok(()) => lock,
+            Err(TryLockError::WouldBlock) if UnixStream::connect(home.control_socket()).is_ok() => {
+                return Err(StateError::Running { lock: path });
+            }
+            Err(TryLockError::WouldBlock) => {
+                wait_for(lock).ok_or_else(|| StateError::Running { lock: path.clone() })?
+            }
             Err(TryLockError::Error(source)) => return Err(StateError::File { path, source }),
-        }
+        };
         let mut kept = load(home)?;
         if kept.id.is_empty() {
             kept.id = format!("{:016x}", rand::random::<u64>());
@@ -157,7 +177,9 @@ mod tests {
         state.keep_port("registry", 4711).unwrap();
         let id = state.id().to_owned();
         assert!(matches!(State::open(&home), Err(StateError::Running { .. })));
-        drop(state);
+        let going = std::thread::spawn(move || drop(state));
+        drop(State::open(&home).unwrap());
+        going.join().unwrap();
         let again = State::open(&home).unwrap();
         assert_eq!((again.id(), again.port("registry")), (id.as_str(), 4711));
     }

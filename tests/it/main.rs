@@ -14,6 +14,7 @@ mod imports;
 mod kubectl;
 mod kubectl_debug;
 mod kubectl_workloads;
+mod pipelines;
 mod pipelines_plan;
 mod registry;
 mod rollout;
