@@ -730,7 +730,7 @@ stages:
         let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"];
         let mut command = Command::new("git");
         command.args(identity).args(arguments).current_dir(project.path(""));
-        command.env("AKSIM_HOME", project.home()).env("HOME", project.home());
+        command.env("AKSIM_HOME", project.home()).env("HOME", project.home()).env_remove("GIT_SSL_CAINFO");
         let output = command.output().unwrap();
         assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
     };

@@ -146,6 +146,8 @@ impl Mirrors {
             .current_dir(folder)
             .envs(environment(self.host.as_deref(), url))
             .env_remove("GIT_DIR")
+            // It would win over the CA of the host.
+            .env_remove("GIT_SSL_CAINFO")
             .stdin(Stdio::null())
             .kill_on_drop(true);
         let shown = arguments.first().copied().unwrap_or_default().to_owned();
