@@ -4,6 +4,7 @@
 use aksim::{
     controllers::{Controllers, ControllersConfig},
     kubernetes::{ApiServer, ApiServerConfig},
+    node::volumes::VolumeFolders,
     runtime::{
         component::{Component, RunContext, readiness},
         pki::Pki,
@@ -39,11 +40,12 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) async fn start(nodes: usize, config: ControllersConfig) -> Self {
+    pub(crate) async fn start(nodes: usize, mut config: ControllersConfig) -> Self {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         // Another test may have done so already.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let state = tempfile::tempdir().unwrap();
+        config.volumes = VolumeFolders::new(state.path().join("volumes"));
         let pki = Pki::open(&state.path().join("pki"), "aksim test").unwrap();
         let server = ApiServer::bind(ApiServerConfig::new(state.path().join("kubernetes"), pki)).await.unwrap();
         let client = server.in_process_client("admin", &["system:masters"]);

@@ -18,7 +18,7 @@ pub(crate) struct Kubectl<'p> {
 }
 
 impl Kubectl<'_> {
-    fn command(&self, line: &str) -> Command {
+    pub(crate) fn command(&self, line: &str) -> Command {
         let words: Vec<&str> = line.split_whitespace().collect();
         self.project.kubectl_command(self.program, &words)
     }

@@ -1,7 +1,10 @@
 //! The oldest and newest kubectl with StatefulSets, DaemonSets, CronJobs and drains, against an
 //! environment with real containers.
 
-use crate::{kubectl::Kubectl, support::Project};
+use crate::{
+    kubectl::Kubectl,
+    support::{Project, text},
+};
 
 const MANIFESTS: &str = r#"apiVersion: v1
 kind: Service
@@ -86,7 +89,9 @@ fn cron_job(kubectl: &Kubectl, image: &str) {
         &format!("create cronjob tick --image={image} --schedule=@hourly -- /bin/busybox true"),
         "cronjob.batch/tick created",
     );
-    kubectl.ok("patch cronjob tick --type=merge -p {\"spec\":{\"schedule\":\"@every\\u00201s\"}}");
+    let every = r#"{"spec": {"schedule": "@every 1s"}}"#;
+    let output = kubectl.command("patch cronjob tick --type=merge -p").arg(every).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
     watch.until("tick-");
     kubectl.ok("patch cronjob tick --type=merge -p {\"spec\":{\"suspend\":true}}");
     kubectl.shows("get cronjob tick", "True");

@@ -289,7 +289,9 @@ fn limits_and_quotas_are_enforced_and_described() {
     apply(&project, LIMITED);
     ok(&project, "wait --for=condition=Ready pod/limited --timeout=60s");
     assert_eq!(ok(&project, "exec limited -- /bin/busybox sh -c echo${IFS}$MEMORY"), "67108864\n");
-    assert!(ok(&project, "describe limits limits").contains("Container  memory"));
+    let described = ok(&project, "describe limits limits");
+    let words = described.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("Container memory - 128Mi 32Mi 64Mi -"), "{described}");
     let big = LIMITED
         .replace("name: limited", "name: big")
         .replace("    env:", "    resources: {limits: {memory: 256Mi}}\n    env:");

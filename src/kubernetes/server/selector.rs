@@ -187,7 +187,7 @@ const SELECTABLE: &[(&str, &[&str])] = &[
     ("services", &["spec.clusterIP", "spec.type"]),
     ("replicationcontrollers", &["status.replicas"]),
     ("replicasets.apps", &["status.replicas"]),
-    ("jobs.batch", &["status.successful"]),
+    ("jobs.batch", &["status.succeeded"]),
     ("certificatesigningrequests.certificates.k8s.io", &["spec.signerName"]),
 ];
 
@@ -254,8 +254,8 @@ impl FieldSelector {
                 Field::Namespace => key.namespace(),
                 Field::Header(index) => header.fields.get(*index).map_or("", |value| value),
             };
-            // Absent truth values are false.
-            let same = have == want || (have.is_empty() && want == "false");
+            // Absent truth values are false, absent numbers zero.
+            let same = have == want || (have.is_empty() && (want == "false" || want == "0"));
             same == *equal
         })
     }
@@ -266,6 +266,9 @@ fn header_index(path: &str, table: &str) -> Option<usize> {
     let path = match path.strip_prefix("regarding.") {
         Some(rest) if table == "events" => format!("involvedObject.{rest}"),
         _ if table == "events" && path == "reportingController" => "reportingComponent".into(),
+        // A Job's field and its selector have had different names from the beginning.
+        _ if table == "jobs.batch" && path == "status.successful" => "status.succeeded".into(),
+        _ if table == "jobs.batch" && path == "status.succeeded" => return None,
         _ => path.to_owned(),
     };
     selectable(table).iter().position(|known| *known == path)

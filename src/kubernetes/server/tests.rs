@@ -241,11 +241,14 @@ async fn what_has_no_effect_is_said() {
     let (code, _, message) = refusal(cluster.client.request::<serde_json::Value>(request).await.unwrap_err());
     assert_eq!(code, 501);
     assert!(message.contains("custom resource definitions"), "{message}");
-    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
-    let request = post("/api/v1/namespaces/default/resourcequotas", &quota).map(kube::client::Body::from);
+    let kind = "ValidatingAdmissionPolicy";
+    let policy =
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "p"}, "spec": {}});
+    let path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let request = post(path, &policy).map(kube::client::Body::from);
     let response = cluster.client.send(request).await.unwrap();
     assert_eq!(response.status(), 201);
-    assert!(response.headers()["warning"].to_str().unwrap().contains("enforcement of resource quotas"));
+    assert!(response.headers()["warning"].to_str().unwrap().contains("admission policies"));
 }
 
 #[tokio::test]

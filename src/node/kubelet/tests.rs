@@ -508,7 +508,7 @@ async fn what_is_missing_is_told_in_the_status() {
         "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "x" } }] }),
     );
     let event =
-        |e: &Value| e["reason"] == "FailedMount" && e["message"].as_str().unwrap().contains("persistentVolumeClaim");
+        |e: &Value| e["reason"] == "FailedMount" && e["message"].as_str().unwrap().contains("claim \"x\" not found");
     node.api.wait_any("events", event).await;
 }
 
