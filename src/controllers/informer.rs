@@ -65,6 +65,9 @@ struct Store<K> {
     index: HashMap<String, BTreeSet<ObjectKey>>,
     /// Uids deleted by our own writes whose DELETED event has not come yet.
     buried: HashSet<String>,
+    /// Highest revision that the watch has told of: of everything up to it the store is as the
+    /// watch says, and the answer to a write of ours is no news.
+    watched: u64,
     /// Keys written by ourselves since the list under way began; `None` when no list is under way.
     written: Option<HashSet<ObjectKey>>,
 }
@@ -78,6 +81,14 @@ struct Shared<K> {
     slim: fn(&mut K),
     indexer: Indexer<K>,
     synced: watch::Sender<bool>,
+}
+
+/// Where an object comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Watch,
+    /// The answer to a write of ours.
+    Write,
 }
 
 /// Shared cache of one kind and the way to write it; clones share it.
@@ -125,7 +136,13 @@ impl<K: Cached> Informer<K> {
 
     /// An informer of the objects that `config` selects, kept as `slim` leaves them.
     pub fn with(client: Client, config: watcher::Config, slim: fn(&mut K), indexer: Indexer<K>) -> Self {
-        let store = Store { objects: BTreeMap::new(), index: HashMap::new(), buried: HashSet::new(), written: None };
+        let store = Store {
+            objects: BTreeMap::new(),
+            index: HashMap::new(),
+            buried: HashSet::new(),
+            watched: 0,
+            written: None,
+        };
         Self(Arc::new(Shared {
             client,
             config,
@@ -206,29 +223,37 @@ impl<K: Cached> Informer<K> {
             }
             watcher::Event::InitApply(object) => {
                 listed.insert(ObjectKey::of(&object));
-                self.observe(object);
+                self.observe(object, Source::Watch);
             }
             watcher::Event::InitDone => {
                 self.forget_unlisted(listed);
                 self.0.synced.send_replace(true);
             }
-            watcher::Event::Apply(object) => self.observe(object),
+            watcher::Event::Apply(object) => self.observe(object, Source::Watch),
             watcher::Event::Delete(object) => self.observe_deleted(&object),
         }
     }
 
-    /// Takes an object as the server has it now; older than what is known is ignored.
-    fn observe(&self, mut object: K) {
+    /// Takes an object as the server has it now; older than what is known is ignored, and so is one
+    /// that the watch has shown to be gone since.
+    fn observe(&self, mut object: K, source: Source) {
         (self.0.slim)(&mut object);
         let key = ObjectKey::of(&object);
         let new = Arc::new(object);
         let old = {
             let mut store = self.0.store.write();
+            let told = store.watched;
+            if source == Source::Watch {
+                store.watched = told.max(revision(new.as_ref()));
+            }
             if new.meta().uid.as_ref().is_some_and(|uid| store.buried.contains(uid)) {
                 return;
             }
             let old = store.objects.get(&key).cloned();
             if old.as_ref().is_some_and(|old| revision(old.as_ref()) >= revision(new.as_ref())) {
+                return;
+            }
+            if source == Source::Write && old.is_none() && revision(new.as_ref()) <= told {
                 return;
             }
             store.unindex(&key, old.as_deref(), self.0.indexer);
@@ -245,6 +270,7 @@ impl<K: Cached> Informer<K> {
         let key = ObjectKey::of(object);
         let old = {
             let mut store = self.0.store.write();
+            store.watched = store.watched.max(revision(object));
             if let Some(uid) = &object.meta().uid {
                 store.buried.remove(uid);
             }
@@ -294,7 +320,7 @@ impl<K: Cached> Informer<K> {
         if let Some(written) = &mut self.0.store.write().written {
             written.insert(key);
         }
-        self.observe(object.clone());
+        self.observe(object.clone(), Source::Write);
         Arc::new(object)
     }
 
@@ -458,5 +484,43 @@ impl<K: Resource> Store<K> {
         let old = self.objects.remove(key)?;
         self.unindex(key, Some(&old), indexer);
         Some(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    fn pod(revision: &str, dying: bool) -> Pod {
+        let mut pod =
+            json!({"metadata": {"namespace": "default", "name": "db-2", "uid": "u", "resourceVersion": revision}});
+        if dying {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn informer() -> Informer<Pod> {
+        crate::runtime::pki::install_crypto_provider();
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        Informer::new(Client::try_from(config).unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_write_does_not_bring_back_what_the_watch_has_seen_go() {
+        let (informer, mut listed) = (informer(), HashSet::new());
+        let key = ObjectKey::new("default", "db-2");
+        informer.take(watcher::Event::Apply(pod("5", false)), &mut listed);
+        // We delete it (6); its kubelet is done with it (7) before our answer is read.
+        informer.take(watcher::Event::Apply(pod("6", true)), &mut listed);
+        informer.take(watcher::Event::Delete(pod("7", true)), &mut listed);
+        informer.wrote(pod("6", true));
+        assert!(informer.get(&key).is_none());
+        // What the watch has not told of yet is news.
+        informer.wrote(pod("8", false));
+        assert_eq!(revision(informer.get(&key).unwrap().as_ref()), 8);
     }
 }

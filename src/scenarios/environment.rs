@@ -96,7 +96,7 @@ impl Environment {
         let found = resources
             .filter(|(r, _)| r.plural == wanted || r.kind.to_ascii_lowercase() == wanted)
             // An Event of the core group before one of a younger group.
-            .min_by_key(|(r, _)| (r.group != "", r.group.clone()));
+            .min_by_key(|(r, _)| (!r.group.is_empty(), r.group.clone()));
         found
             .map(|(resource, capabilities)| (resource, capabilities.scope))
             .ok_or_else(|| ScenarioError::Missing(format!("the cluster has no kind {kind:?}")))

@@ -193,8 +193,11 @@ fn is_rolling(set: &DaemonSet) -> bool {
     strategy != Some("OnDelete")
 }
 
-/// The newest and the older pod of a node; `Err` when there are several of either.
-fn versions<'a>(pods: &[&'a Arc<Pod>], hash: &str) -> Result<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>), ()> {
+/// The newest and the older pod of a node.
+type Versions<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
+/// The versions on a node; `Err` when there are several pods of either.
+fn versions<'a>(pods: &[&'a Arc<Pod>], hash: &str) -> Result<Versions<'a>, ()> {
     let alive = pods.iter().copied().filter(|p| !p.is_terminating());
     let (new, old): (Vec<_>, Vec<_>) = alive.partition(|p| revision_of(p) == hash);
     if new.len() > 1 || old.len() > 1 {

@@ -28,7 +28,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::{Resource, api::PostParams, core::Request};
-use queue::{SchedulingQueue, Waits};
+use queue::{SchedulingQueue, WaitsFor};
 use serde_json::json;
 use shape::Shape;
 use std::{
@@ -225,7 +225,7 @@ impl Scheduler {
         let claims = match volumes::of(&self.context, &pod) {
             Ok(claims) => claims,
             Err(why) => {
-                self.waiting.sleep(&key, Waits::ForClaims);
+                self.waiting.sleep(&key, WaitsFor::Claims);
                 let message = format!("0/{} nodes are available: {why}.", self.cache.nodes().len());
                 return self.writes.push(note(self.context.clone(), key, pod, message).boxed());
             }
@@ -234,7 +234,7 @@ impl Scheduler {
         shape.claims = claims.needs;
         match decide::decide(&mut self.cache, &shape, &mut self.start) {
             Ok(node) if !claims.open.is_empty() => {
-                self.waiting.sleep(&key, Waits::ForClaims);
+                self.waiting.sleep(&key, WaitsFor::Claims);
                 self.writes.push(choose(self.context.clone(), key, pod, claims.open, node).boxed());
             }
             Ok(node) => {
@@ -244,9 +244,9 @@ impl Scheduler {
             }
             Err(unschedulable) => {
                 let waits = match () {
-                    () if !shape.claims.is_empty() => Waits::ForClaims,
-                    () if !(shape.affinity.is_empty() && shape.spread.is_empty()) => Waits::ForCompany,
-                    () => Waits::ForRoom,
+                    () if !shape.claims.is_empty() => WaitsFor::Claims,
+                    () if !(shape.affinity.is_empty() && shape.spread.is_empty()) => WaitsFor::Company,
+                    () => WaitsFor::Room,
                 };
                 self.waiting.sleep(&key, waits);
                 self.writes.push(note(self.context.clone(), key, pod, unschedulable.to_string()).boxed());

@@ -26,13 +26,13 @@ enum State {
 
 /// What may help a pod that no node would take; room that is made always may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
+pub enum WaitsFor {
     /// Room.
-    ForRoom,
+    Room,
     /// Its rules look at other pods, so that a pod placed anywhere may help.
-    ForCompany,
+    Company,
     /// It has claims: a change of storage may help, or a pod placed anywhere.
-    ForClaims,
+    Claims,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ struct Entry {
     attempts: u32,
     last_attempt: Instant,
     state: State,
-    waits: Waits,
+    waits: WaitsFor,
 }
 
 /// Pods that wait for a node.
@@ -70,7 +70,7 @@ impl SchedulingQueue {
             attempts: 0,
             last_attempt: now,
             state: State::Active,
-            waits: Waits::ForRoom,
+            waits: WaitsFor::Room,
         };
         self.active.insert((Reverse(priority), entry.arrival, key.clone()));
         self.entries.insert(key, entry);
@@ -115,7 +115,7 @@ impl SchedulingQueue {
     }
 
     /// Puts a pod to sleep until something changes.
-    pub fn sleep(&mut self, key: &ObjectKey, waits: Waits) {
+    pub fn sleep(&mut self, key: &ObjectKey, waits: WaitsFor) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.state = State::Unschedulable;
             entry.waits = waits;
@@ -138,12 +138,12 @@ impl SchedulingQueue {
 
     /// Wakes the sleeping pods whose rules look at other pods.
     pub fn wake_company(&mut self, now: Instant) {
-        self.wake_where(now, |entry| entry.waits != Waits::ForRoom);
+        self.wake_where(now, |entry| entry.waits != WaitsFor::Room);
     }
 
     /// Wakes the sleeping pods that have claims.
     pub fn wake_claims(&mut self, now: Instant) {
-        self.wake_where(now, |entry| entry.waits == Waits::ForClaims);
+        self.wake_where(now, |entry| entry.waits == WaitsFor::Claims);
     }
 
     fn wake_where(&mut self, now: Instant, holds: impl Fn(&Entry) -> bool) {
@@ -203,14 +203,14 @@ mod tests {
         queue.add(key("a"), 0, now);
         for _ in 0..QUICK_ATTEMPTS {
             assert!(queue.pop(now).is_some());
-            queue.sleep(&key("a"), Waits::ForRoom);
+            queue.sleep(&key("a"), WaitsFor::Room);
             assert!(queue.pop(now).is_none());
             queue.wake_company(now);
             assert!(!queue.has_active(), "a pod elsewhere does not help it");
             queue.wake_all(now);
         }
         assert!(queue.pop(now).is_some());
-        queue.sleep(&key("a"), Waits::ForCompany);
+        queue.sleep(&key("a"), WaitsFor::Company);
         queue.wake_company(now);
         assert!(queue.pop(now).is_none());
         let due = queue.next_due().unwrap();

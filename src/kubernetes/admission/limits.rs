@@ -120,8 +120,11 @@ fn pod_errors(item: &Value, spec: &Value) -> Vec<String> {
     }
 }
 
+/// Kind, resource, bound, what is requested and what is the limit → what is wrong.
+type Rule = fn(&str, &str, Amount, Option<&Amount>, Option<&Amount>) -> Option<String>;
+
 fn check(kind: &str, item: &Value, requests: &Amounts, limits: &Amounts) -> Vec<String> {
-    let each = |field: &str, rule: fn(&str, &str, Amount, Option<&Amount>, Option<&Amount>) -> Option<String>| {
+    let each = |field: &str, rule: Rule| {
         let found = bounds(item, field);
         let found = found.into_iter();
         found.filter_map(|(name, bound)| rule(kind, &name, bound, requests.get(&name), limits.get(&name))).collect()

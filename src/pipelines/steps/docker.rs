@@ -179,7 +179,7 @@ impl Sink<'_, '_> {
 
 fn dockerfile(step: &StepContext<'_>) -> Result<PathBuf, TaskError> {
     let pattern = step.input("Dockerfile").unwrap_or("**/Dockerfile").to_owned();
-    let found = glob::find(&step.sources(), &[pattern.clone()])?;
+    let found = glob::find(&step.sources(), std::slice::from_ref(&pattern))?;
     let file = found.into_iter().find(|f| f.is_file());
     file.ok_or_else(|| {
         let folder = step.sources();

@@ -26,9 +26,7 @@ impl Task for HelmDeploy {
                 if command == "upgrade" && step.flag("install", true) {
                     arguments.push("--install".into());
                 }
-                for (flag, name) in [("--values", "valueFile")] {
-                    arguments.extend(path(name).into_iter().flat_map(|v| [flag.to_owned(), v]));
-                }
+                arguments.extend(path("valueFile").into_iter().flat_map(|v| ["--values".to_owned(), v]));
                 for (flag, name) in [("--set", "overrideValues"), ("--version", "chartVersion")] {
                     arguments
                         .extend(step.input(name).into_iter().flat_map(|v| [flag.to_owned(), v.replace('\n', ",")]));

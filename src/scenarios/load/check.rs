@@ -26,8 +26,11 @@ enum Known {
     Unknown(Vec<String>),
 }
 
+/// Makes the schema of a kind.
+type MakesSchema = fn() -> Value;
+
 fn lookup(table: &str, name: &str) -> Known {
-    let (schema, not_yet, all): (Option<fn() -> Value>, bool, Vec<&str>) = match table {
+    let (schema, not_yet, all): (Option<MakesSchema>, bool, Vec<&str>) = match table {
         "steps" => (steps::find(name).map(|r| r.schema), false, steps::TABLE.iter().map(|r| r.name).collect()),
         "checks" => (checks::find(name).map(|r| r.schema), false, checks::TABLE.iter().map(|r| r.name).collect()),
         _ => {

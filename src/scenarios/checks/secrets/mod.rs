@@ -37,7 +37,7 @@ impl Check for NoSecrets {
             searched.push(format!("{} ({} KiB)", place.name(), result.bytes / 1024));
             found.extend(result.found);
         }
-        let count = needles.len();
+        let count = needles.count();
         Ok(match found.is_empty() {
             true => Verdict::final_(true, format!("{count} values are nowhere in {}", searched.join(", "))),
             false => Verdict::final_(false, found.join("; ")),

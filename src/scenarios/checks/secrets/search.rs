@@ -63,7 +63,7 @@ impl Needles {
     }
 
     /// How many values.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.len() / 2
     }
 
