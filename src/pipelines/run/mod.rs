@@ -80,18 +80,7 @@ pub async fn plan_of(engine: &Engine, request: &super::store::record::RunRequest
 
 /// What a run must refuse, unless told to leave it out.
 pub fn refused(plan: &Plan) -> Vec<plan::Gap> {
-    let mut gaps: Vec<plan::Gap> = plan.gaps.iter().filter(|g| g.standing == Standing::Gap).cloned().collect();
-    for job in plan.stages.iter().flat_map(|s| &s.jobs) {
-        let found = [
-            (job.container.is_some(), "container jobs", "the agent runs every job on this machine, not in a container"),
-            (!job.services.is_empty(), "services", "the agent starts no containers beside a job"),
-        ];
-        for (_, what, consequence) in found.into_iter().filter(|(is, ..)| *is) {
-            let (what, consequence) = (what.to_owned(), consequence.to_owned());
-            gaps.push(plan::Gap { what, standing: Standing::Gap, consequence, location: job.location.clone() });
-        }
-    }
-    gaps
+    plan.gaps.iter().filter(|gap| gap.standing == Standing::Gap).cloned().collect()
 }
 
 /// Runs what the store has of a run: all of it, or, at a rerun, what has not ended well.
