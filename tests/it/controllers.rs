@@ -57,6 +57,9 @@ impl Cluster {
             Controllers::new(server.in_process_client("system:kube-controller-manager", &["system:masters"]), config);
         tasks.spawn(async move { Box::new(controllers).run(context).await.unwrap() });
         assert!(ready.wait().await);
+        // Pods are refused before their service account is there.
+        let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "default");
+        until(accounts, "a service account", |found| (!found.is_empty()).then_some(())).await;
         for index in 0..nodes {
             let node = json!({"metadata": {"name": format!("node-{index}"), "labels": {"kubernetes.io/hostname": format!("node-{index}")}}});
             Api::<Node>::all(client.clone()).create(&PostParams::default(), &of(node)).await.unwrap();
