@@ -104,9 +104,10 @@ impl Component for Ingress {
         });
         let readiness = context.readiness.clone();
         tokio::select! {
-            served = serve(config.listener, Some(tls), proxy, context.shutdown.clone()) => served?,
+            served = serve(config.listener, Some(tls), proxy.clone(), context.shutdown.clone()) => served?,
             () = watch::follow(config.client, routes, move || readiness.ready()) => {}
         }
+        proxy.stop().await;
         Ok(())
     }
 }

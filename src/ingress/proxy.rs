@@ -38,6 +38,7 @@ use tokio::{
     sync::watch,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
 /// How long an endpoint may take to accept a connection.
@@ -72,6 +73,9 @@ struct Shared {
     config: ProxyConfig,
     client: Client<Connector, Body>,
     next: AtomicUsize,
+    /// Connections that have changed their protocol.
+    upgraded: TaskTracker,
+    stop: CancellationToken,
     last: parking_lot::Mutex<std::collections::HashMap<String, bool>>,
 }
 
@@ -129,8 +133,22 @@ impl Proxy {
             azure_names: config.azure_names.clone().into(),
         };
         let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(20)).build(connector);
-        let shared = Shared { config, client, next: AtomicUsize::new(0), last: parking_lot::Mutex::default() };
+        let shared = Shared {
+            config,
+            client,
+            next: AtomicUsize::new(0),
+            upgraded: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            last: parking_lot::Mutex::default(),
+        };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends the connections that have changed their protocol.
+    pub async fn stop(&self) {
+        self.shared.stop.cancel();
+        self.shared.upgraded.close();
+        self.shared.upgraded.wait().await;
     }
 }
 
@@ -206,7 +224,7 @@ impl Shared {
         };
         let name = destination.name().to_owned();
         match self.attempt(&head, &mut payload, host, destination).await {
-            Ok(response) => answer(response, client_upgrade),
+            Ok(response) => self.answered(response, client_upgrade),
             Err((status, text)) => page(status, format!("{name} {text}")),
         }
     }
@@ -246,6 +264,30 @@ impl Shared {
             destination = self.destination(host, head.uri.path()).unwrap_or(destination);
         }
         Err((StatusCode::BAD_GATEWAY, format!("failed: {failure}")))
+    }
+
+    fn answered(&self, mut response: Response<Incoming>, client: Option<hyper::upgrade::OnUpgrade>) -> Response<Body> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(client) = client
+        {
+            let server = hyper::upgrade::on(&mut response);
+            let (head, _) = response.into_parts();
+            // Lives as long as the two connections that it joins; each end closes the other.
+            let joined = async move {
+                if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
+                    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+                    // Either end going away is how such a connection ends.
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                }
+            };
+            let stop = self.stop.clone();
+            self.upgraded.spawn(async move { stop.run_until_cancelled(joined).await });
+            return Response::from_parts(head, Body::empty());
+        }
+        for name in HOP_BY_HOP {
+            response.headers_mut().remove(name);
+        }
+        response.map(Body::new)
     }
 
     fn origins(&self, destination: &Destination) -> Vec<String> {
@@ -326,28 +368,6 @@ fn outgoing(method: &Method, uri: Uri, headers: &HeaderMap, body: Body) -> Reque
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers.clone();
     request
-}
-
-fn answer(mut response: Response<Incoming>, client: Option<hyper::upgrade::OnUpgrade>) -> Response<Body> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(client) = client
-    {
-        let server = hyper::upgrade::on(&mut response);
-        let (head, _) = response.into_parts();
-        // Lives as long as the two connections that it joins; each end closes the other.
-        tokio::spawn(async move {
-            if let (Ok(client), Ok(server)) = tokio::join!(client, server) {
-                let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-                // Either end going away is how such a connection ends.
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            }
-        });
-        return Response::from_parts(head, Body::empty());
-    }
-    for name in HOP_BY_HOP {
-        response.headers_mut().remove(name);
-    }
-    response.map(Body::new)
 }
 
 fn page(status: StatusCode, text: String) -> Response<Body> {

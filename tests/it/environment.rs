@@ -97,6 +97,41 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     assert_eq!(traces(&project.environment_home()), Vec::<String>::new());
 }
 
+/// A pod that outlives its sandbox has the new one's address, and only that: the old one would
+/// stay in the Services' rotation.
+#[test]
+fn after_down_and_up_a_pod_has_one_address() {
+    let project = Project::busybox("it-again");
+    project.up();
+    let addresses = |what: &str| {
+        let output = project.kubectl(&["get", "pods", "-o", &format!("jsonpath={{.items[*].{what}}}")]);
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = addresses("status.podIP");
+    assert_eq!(first.len(), 2, "{first:?}");
+    project.ok(&["down"]);
+    project.up();
+    assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
+    let settled = eventually("both pods have an address each", || {
+        let (one, all) = (addresses("status.podIP"), addresses("status.podIPs[*].ip"));
+        (one.len() == 2 && one == all).then_some(all)
+    });
+    let slices = project.kubectl(&[
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=web",
+        "-o",
+        "jsonpath={.items[*].endpoints[*].addresses[*]}",
+    ]);
+    let mut serving: Vec<_> = String::from_utf8(slices.stdout).unwrap().split(' ').map(str::to_owned).collect();
+    let mut wanted = settled;
+    serving.sort();
+    wanted.sort();
+    assert_eq!(serving, wanted, "the Service has other addresses than the pods; before: {first:?}");
+}
+
 pub fn daemon(project: &Project) -> i32 {
     let home = project.home().display().to_string();
     let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {

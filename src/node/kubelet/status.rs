@@ -316,6 +316,10 @@ pub(super) fn patch(pod: &Pod, to: &PodStatus) -> Result<serde_json::Value, serd
             }
         }
     }
+    // Merged by its key, the list would keep the address of a sandbox that is gone.
+    if let Some(addresses) = status.get_mut("podIPs").and_then(|list| list.as_array_mut()) {
+        addresses.insert(0, serde_json::json!({ "$patch": "replace" }));
+    }
     Ok(serde_json::json!({ "metadata": { "uid": pod.metadata.uid }, "status": status }))
 }
 

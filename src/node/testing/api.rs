@@ -230,7 +230,7 @@ async fn handle(State(api): State<FakeApi>, request: Request) -> Response {
     }
 }
 
-/// Merge patch, with conditions merged by type as strategic merge does.
+/// Merge patch, with conditions merged by type, and lists that say so replaced, as strategic merge does.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -251,6 +251,10 @@ fn merge(target: &mut Value, patch: &Value) {
                 merged.push(clean);
             }
             target[key] = json!(merged);
+        } else if let Some([first, rest @ ..]) = value.as_array().map(Vec::as_slice)
+            && first["$patch"] == "replace"
+        {
+            target[key] = json!(rest);
         } else {
             merge(&mut target[key], value);
         }
