@@ -117,6 +117,15 @@ fn a_failed_init_container_fails_the_pod_only_with_never() {
     assert_eq!(condition_of(&pending, "Initialized").reason.as_deref(), Some("ContainersNotInitialized"));
 }
 
+/// By its key the list would be merged, and the address of an earlier sandbox would stay.
+#[test]
+fn the_addresses_are_replaced_whole() {
+    let pod = pod("Always");
+    let status = PodStatus { pod_ips: Some(vec![PodIP { ip: "10.244.0.9".into() }]), ..Default::default() };
+    let patch = patch(&pod, &status).unwrap();
+    assert_eq!(patch["status"]["podIPs"], serde_json::json!([{ "$patch": "replace" }, { "ip": "10.244.0.9" }]));
+}
+
 #[test]
 fn conditions_of_others_stay_and_are_not_patched() {
     let other = PodCondition { type_: "example.com/gate".into(), status: "True".into(), ..Default::default() };
