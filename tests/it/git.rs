@@ -605,7 +605,8 @@ async fn large_requests_and_odd_paths_are_refused() {
     std::fs::write(dir.join("blob"), &content).unwrap();
     host.commit(&dir, "file", "with a blob").await;
     let refused = host.refused(&dir, &["push", &remote, "main"]).await;
-    assert!(refused.contains("413"), "{refused}");
+    // Over HTTP/2 the end of the stream, which comes while git still sends, may hide the status.
+    assert!(refused.contains("413") || refused.contains("RPC failed"), "{refused}");
     // In pieces of unknown length, too.
     host.refused(&dir, &["-c", "http.postBuffer=65536", "push", &remote, "main"]).await;
     assert_eq!(host.ok(&dir, &["ls-remote", &remote]).await, "");
