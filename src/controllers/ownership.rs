@@ -3,6 +3,8 @@
 use super::{
     error::ControllerError,
     informer::{Cached, Informer, ObjectKey},
+    pod::Pod,
+    queue::WorkQueue,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::{
@@ -23,6 +25,35 @@ pub fn controller_key<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Optio
     let group = |api_version: &str| api_version.rsplit_once('/').map_or(String::new(), |(g, _)| g.to_owned());
     (owner.kind == K::kind(&()) && group(&owner.api_version) == K::group(&()))
         .then(|| ObjectKey::new(meta.namespace.as_deref().unwrap_or_default(), owner.name.as_str()))
+}
+
+/// A queue fed by the changes of the owners, of the pods that they control, and of orphans that
+/// `may_take` says an owner could take in.
+pub fn pod_owners<K: Cached>(
+    owners: &Informer<K>,
+    pods: &Informer<Pod>,
+    may_take: fn(&K, &Pod) -> bool,
+) -> WorkQueue<ObjectKey> {
+    let queue = WorkQueue::default();
+    let own = queue.clone();
+    owners.on_change(move |old, new| {
+        if let Some(owner) = new.or(old) {
+            own.add(ObjectKey::of(owner.as_ref()));
+        }
+    });
+    let (own, owners) = (queue.clone(), owners.clone());
+    pods.on_change(move |old, new| {
+        let keys = [old, new].into_iter().flatten().filter_map(|p| controller_key::<K>(&p.metadata));
+        keys.for_each(|key| own.add(key));
+        if let Some(orphan) = new.filter(|p| controller_of(&p.metadata).is_none()) {
+            for owner in owners.in_namespace(orphan.namespace()) {
+                if may_take(&owner, orphan) {
+                    own.add(ObjectKey::of(owner.as_ref()));
+                }
+            }
+        }
+    });
+    queue
 }
 
 /// An owner reference that makes `owner` the controller of an object.

@@ -8,7 +8,7 @@ use super::{
     events::{EventKind, reference},
     history::{self, History, POD_REVISION, Subject, revision_of},
     informer::ObjectKey,
-    ownership::{claim_all, controller_key, controller_of, selector, selects_all},
+    ownership::{claim_all, pod_owners, selector, selects_all},
     pod::{Pod, orphan_index},
     queue::{Requeue, WorkQueue},
     replicaset::{create_from, delete_all, pod_from_template},
@@ -42,26 +42,9 @@ pub type Failures = Mutex<HashMap<(ObjectKey, String), (Instant, Duration)>>;
 
 /// Queue of DaemonSets, fed by the changes of them, of their pods, and of what decides about nodes.
 pub fn register(context: &Arc<Context>) -> WorkQueue<ObjectKey> {
-    let queue = WorkQueue::default();
-    let own = queue.clone();
-    context.daemon_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            own.add(ObjectKey::of(set.as_ref()));
-        }
-    });
-    let (own, sets) = (queue.clone(), context.daemon_sets.clone());
-    context.pods.on_change(move |old, new| {
-        let owners = [old, new].into_iter().flatten().filter_map(|p| controller_key::<DaemonSet>(&p.metadata));
-        owners.for_each(|key| own.add(key));
-        if let Some(orphan) = new.filter(|p| controller_of(&p.metadata).is_none()) {
-            for set in sets.in_namespace(orphan.namespace()) {
-                let key = ObjectKey::of(set.as_ref());
-                let wanted = set.spec.as_ref().and_then(|s| selector(&key, &s.selector).ok());
-                if wanted.is_some_and(|w| w.matches(&orphan.labels())) {
-                    own.add(key);
-                }
-            }
-        }
+    let queue = pod_owners(&context.daemon_sets, &context.pods, |set, orphan| {
+        let wanted = set.spec.as_ref().and_then(|s| selector(&ObjectKey::of(set), &s.selector).ok());
+        wanted.is_some_and(|w| w.matches(&orphan.labels()))
     });
     let (own, sets) = (queue.clone(), context.daemon_sets.clone());
     context.nodes.on_change(move |old, new| {

@@ -9,7 +9,7 @@ use super::{
     events::{EventKind, reference},
     history::{self, History, POD_REVISION, Subject},
     informer::ObjectKey,
-    ownership::{claim_all, controller_key, controller_of, selector, selects_all},
+    ownership::{claim_all, pod_owners, selector, selects_all},
     pod::{Pod, orphan_index},
     queue::{Requeue, WorkQueue},
     replicaset::pod_from_template,
@@ -29,24 +29,8 @@ const SOURCE: &str = "statefulset-controller";
 
 /// Queue of StatefulSets, fed by the changes of them, of their pods, and of claims that go.
 pub fn register(context: &Arc<Context>) -> WorkQueue<ObjectKey> {
-    let queue = WorkQueue::default();
-    let own = queue.clone();
-    context.stateful_sets.on_change(move |old, new| {
-        if let Some(set) = new.or(old) {
-            own.add(ObjectKey::of(set.as_ref()));
-        }
-    });
-    let (own, sets) = (queue.clone(), context.stateful_sets.clone());
-    context.pods.on_change(move |old, new| {
-        let owners = [old, new].into_iter().flatten().filter_map(|p| controller_key::<StatefulSet>(&p.metadata));
-        owners.for_each(|key| own.add(key));
-        if let Some(orphan) = new.filter(|p| controller_of(&p.metadata).is_none()) {
-            for set in sets.in_namespace(orphan.namespace()) {
-                if ordinal(&set.name_any(), orphan.name()).is_some() {
-                    own.add(ObjectKey::of(set.as_ref()));
-                }
-            }
-        }
+    let queue = pod_owners(&context.stateful_sets, &context.pods, |set, orphan| {
+        ordinal(&set.name_any(), orphan.name()).is_some()
     });
     let (own, sets) = (queue.clone(), context.stateful_sets.clone());
     context.claims.on_change(move |old, new| {
