@@ -8,6 +8,8 @@ use nix::{
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs::File,
+    io::Read,
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -261,23 +263,53 @@ fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end_matches(['\n', '\r']).to_owned()
 }
 
-/// Ends every process whose environment names `lookup` (the agent's orphan clean-up); process id and name of each.
+/// How often a process that is just being replaced by `execve` is looked at again, and how long apart.
 #[cfg(target_os = "linux")]
-pub fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
+const REPLACED: (u32, Duration) = (50, Duration::from_millis(1));
+
+/// The longest environment there can be: a quarter of the usual stack limit of 8 MiB (`execve(2)`), in bytes.
+#[cfg(target_os = "linux")]
+const ENVIRONMENT_LIMIT: usize = 2 << 20;
+
+/// Ends every process whose environment names `lookup` (the agent's orphan clean-up); process id and name of each.
+///
+/// Between the two halves of `execve` a process has no environment to read: one that is met there is looked at
+/// again, for 50 ms at most (a process may also have been given none).
+#[cfg(target_os = "linux")]
+pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
     let wanted = format!("{LOOKUP_VARIABLE}={lookup}");
     let own = i32::try_from(std::process::id()).unwrap_or(0);
+    let mut unread: Vec<i32> = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|id| *id != own)
+        .collect();
+    let mut buffer = vec![0; ENVIRONMENT_LIMIT];
     let mut ended = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()).filter(|id| *id != own) else {
-            continue;
-        };
-        // Processes of others, and those that have just gone, cannot be read.
-        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
-        if environment.split(|b| *b == 0).any(|pair| pair == wanted.as_bytes()) {
-            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            if nix::sys::signal::kill(Pid::from_raw(id), Signal::SIGKILL).is_ok() {
-                ended.push((id, name.trim().to_owned()));
+    for round in 0..=REPLACED.0 {
+        if round > 0 {
+            tokio::time::sleep(REPLACED.1).await;
+        }
+        unread.retain(|id| {
+            let folder = PathBuf::from(format!("/proc/{id}"));
+            // Processes of others, and those that have just gone, cannot be read. One call, for between two the memory
+            // that is read may be given up for the next program's, which looks like the end.
+            let read = File::open(folder.join("environ")).and_then(|mut file| file.read(&mut buffer));
+            let Ok(read) = read else { return false };
+            let environment = &buffer[..read];
+            if environment.split(|b| *b == 0).any(|pair| pair == wanted.as_bytes()) {
+                let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+                if nix::sys::signal::kill(Pid::from_raw(*id), Signal::SIGKILL).is_ok() {
+                    ended.push((*id, name.trim().to_owned()));
+                }
             }
+            // Threads of the kernel and zombies have no program either.
+            environment.is_empty() && std::fs::read_link(folder.join("exe")).is_ok()
+        });
+        if unread.is_empty() {
+            break;
         }
     }
     ended
@@ -285,7 +317,7 @@ pub fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
 
 /// Other systems do not tell the environment of a process.
 #[cfg(not(target_os = "linux"))]
-pub fn end_orphans(_lookup: &str) -> Vec<(i32, String)> {
+pub async fn end_orphans(_lookup: &str) -> Vec<(i32, String)> {
     Vec::new()
 }
 
@@ -359,14 +391,17 @@ mod tests {
         assert!(error.to_string().starts_with("cannot start /no/such/program in /"), "{error}");
     }
 
+    /// Many times, for now and then one is met while its program is just being replaced.
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn orphans_are_found_by_their_environment() {
-        let lookup = format!("vsts_{:032x}", rand::random::<u128>());
-        let mut spec = bash("setsid sleep 600 >/dev/null 2>&1 &");
-        spec.environment.insert(LOOKUP_VARIABLE.to_owned(), lookup.clone());
-        run(spec, &Arc::default(), &CancellationToken::new(), |_, _| {}).await.unwrap();
-        assert_eq!(end_orphans(&lookup).len(), 1);
-        assert!(end_orphans("vsts_nobody").is_empty());
+        for _ in 0..50 {
+            let lookup = format!("vsts_{:032x}", rand::random::<u128>());
+            let mut spec = bash("setsid sleep 600 >/dev/null 2>&1 &");
+            spec.environment.insert(LOOKUP_VARIABLE.to_owned(), lookup.clone());
+            run(spec, &Arc::default(), &CancellationToken::new(), |_, _| {}).await.unwrap();
+            assert_eq!(end_orphans(&lookup).await.len(), 1);
+        }
+        assert!(end_orphans("vsts_nobody").await.is_empty());
     }
 }

@@ -233,7 +233,7 @@ async fn on_agent(
     if context.state.lock().status.good() {
         crate::pipelines::steps::cache::finish(&context);
     }
-    context.leave(agent);
+    context.leave(agent).await;
     let state = context.state.into_inner();
     let outputs = match &job.work {
         Work::Deployment(deployment) => deployment_outputs(&job.name, deployment, state.outputs),
@@ -395,8 +395,8 @@ impl JobContext {
     }
 
     /// Ends what the job left running, as the agent does, and empties the temporary folder.
-    fn leave(&self, agent: &Agent) {
-        for (id, name) in process::end_orphans(&self.lookup) {
+    async fn leave(&self, agent: &Agent) {
+        for (id, name) in process::end_orphans(&self.lookup).await {
             tracing::info!(agent = agent.name, id, name, "terminated an orphan process of a pipeline job");
         }
         for (path, text) in std::mem::take(&mut self.state.lock().restore) {

@@ -189,7 +189,7 @@ impl Component for Pipelines {
         // Set once: a component runs once.
         let _ = engine.recorder.set(context.recorder.clone());
         for lookup in &self.orphans {
-            for (id, name) in process::end_orphans(lookup) {
+            for (id, name) in process::end_orphans(lookup).await {
                 tracing::info!(id, name, "ended a process that a lost pipeline job left behind");
             }
         }
@@ -225,7 +225,7 @@ impl Component for Pipelines {
         runs.shutdown().await;
         let running = engine.store.list().into_iter().flat_map(|r| r.stages).flat_map(|s| s.jobs);
         for job in running.filter(|j| j.state != State::Completed && !j.lookup.is_empty()) {
-            process::end_orphans(&job.lookup);
+            process::end_orphans(&job.lookup).await;
         }
         Ok(())
     }
