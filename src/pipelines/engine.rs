@@ -65,6 +65,22 @@ pub struct ClusterConnection {
     pub kubeconfig: Option<PathBuf>,
 }
 
+impl ClusterConnection {
+    /// A client whose connections can be upgraded, for `exec`: that of the kubeconfig, for the one in this process has
+    /// no connections.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be read or used.
+    pub async fn streaming_client(&self) -> Result<kube::Client, String> {
+        let Some(path) = &self.kubeconfig else { return Ok(self.client.clone()) };
+        let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(|e| failed(&e))?;
+        let options = kube::config::KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| failed(&e))?;
+        kube::Client::try_from(config).map_err(|e| failed(&e))
+    }
+}
+
 /// A variable of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupVariable {

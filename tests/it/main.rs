@@ -15,6 +15,7 @@ mod kubectl;
 mod kubectl_debug;
 mod kubectl_workloads;
 mod pipelines;
+mod pipelines_containers;
 mod pipelines_plan;
 mod registry;
 mod rollout;

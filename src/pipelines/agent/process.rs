@@ -24,10 +24,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// The agent's patience: after SIGINT, and after SIGTERM.
-const AFTER_INTERRUPT: Duration = Duration::from_millis(7_500);
-const AFTER_TERMINATE: Duration = Duration::from_millis(2_500);
+pub(super) const AFTER_INTERRUPT: Duration = Duration::from_millis(7_500);
+pub(super) const AFTER_TERMINATE: Duration = Duration::from_millis(2_500);
 /// How long output may stay open after its process has ended: a background child may hold it.
-const AFTER_EXIT: Duration = Duration::from_secs(5);
+pub(super) const AFTER_EXIT: Duration = Duration::from_secs(5);
 /// Longer lines are told in parts.
 const LINE_LIMIT: usize = 64 << 10;
 
@@ -219,7 +219,7 @@ fn signal(group: Option<Pid>, kind: Signal) {
     }
 }
 
-async fn read_lines(
+pub(super) async fn read_lines(
     mut from: impl AsyncRead + Unpin,
     source: Source,
     masker: Arc<SecretMasker>,
@@ -272,12 +272,17 @@ const REPLACED: (u32, Duration) = (50, Duration::from_millis(1));
 const ENVIRONMENT_LIMIT: usize = 2 << 20;
 
 /// Ends every process whose environment names `lookup` (the agent's orphan clean-up); process id and name of each.
+pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
+    signal_marked(&format!("{LOOKUP_VARIABLE}={lookup}"), Signal::SIGKILL).await
+}
+
+/// Sends a signal to every process that has `mark` (`NAME=value`) in its environment, those in containers among them;
+/// process id and name of each.
 ///
 /// Between the two halves of `execve` a process has no environment to read: one that is met there is looked at
 /// again, for 50 ms at most (a process may also have been given none).
 #[cfg(target_os = "linux")]
-pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
-    let wanted = format!("{LOOKUP_VARIABLE}={lookup}");
+pub(super) async fn signal_marked(mark: &str, kind: Signal) -> Vec<(i32, String)> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let mut unread: Vec<i32> = std::fs::read_dir("/proc")
         .into_iter()
@@ -287,7 +292,7 @@ pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
         .filter(|id| *id != own)
         .collect();
     let mut buffer = vec![0; ENVIRONMENT_LIMIT];
-    let mut ended = Vec::new();
+    let mut met = Vec::new();
     for round in 0..=REPLACED.0 {
         if round > 0 {
             tokio::time::sleep(REPLACED.1).await;
@@ -299,10 +304,10 @@ pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
             let read = File::open(folder.join("environ")).and_then(|mut file| file.read(&mut buffer));
             let Ok(read) = read else { return false };
             let environment = &buffer[..read];
-            if environment.split(|b| *b == 0).any(|pair| pair == wanted.as_bytes()) {
+            if environment.split(|b| *b == 0).any(|pair| *pair == *mark.as_bytes()) {
                 let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
-                if nix::sys::signal::kill(Pid::from_raw(*id), Signal::SIGKILL).is_ok() {
-                    ended.push((*id, name.trim().to_owned()));
+                if nix::sys::signal::kill(Pid::from_raw(*id), kind).is_ok() {
+                    met.push((*id, name.trim().to_owned()));
                 }
             }
             // Threads of the kernel and zombies have no program either.
@@ -312,12 +317,12 @@ pub async fn end_orphans(lookup: &str) -> Vec<(i32, String)> {
             break;
         }
     }
-    ended
+    met
 }
 
 /// Other systems do not tell the environment of a process.
 #[cfg(not(target_os = "linux"))]
-pub async fn end_orphans(_lookup: &str) -> Vec<(i32, String)> {
+async fn signal_marked(_mark: &str, _kind: Signal) -> Vec<(i32, String)> {
     Vec::new()
 }
 

@@ -8,10 +8,12 @@ use super::{
 };
 use crate::pipelines::{
     agent::{
+        containers::{JobContainers, Needs, Start},
         pool::{Agent, Workspace},
         process::{self, LOOKUP_VARIABLE},
     },
     environments::Deployed,
+    expression,
     plan::{Deployment, DeploymentStrategy, Hook, Job, Late, Step, Work},
     store::{
         StepLog,
@@ -21,7 +23,12 @@ use crate::pipelines::{
 use jiff::Timestamp;
 use legs::Leg;
 use parking_lot::Mutex;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Minutes of a job, and of its end after a cancellation, when the pipeline says nothing.
@@ -70,6 +77,10 @@ pub struct JobContext {
     pub hard: CancellationToken,
     /// Marks its processes.
     pub lookup: String,
+    /// Which containers its steps run in.
+    pub needs: Needs,
+    /// Those containers, once they run.
+    pub containers: OnceLock<JobContainers>,
 }
 
 /// A list of steps with variables of its own: the job's, or those of a lifecycle hook.
@@ -196,6 +207,11 @@ async fn on_agent(
     variables.expand_values();
     variables.teach(&run.masker);
     let phases = phases(&job.work);
+    let steps: Vec<(&Phase<'_>, &Step)> = phases.iter().flat_map(|p| p.steps.iter().map(move |s| (p, s))).collect();
+    let needs = match needs(run, job, &steps, &variables) {
+        Ok(needs) => needs,
+        Err(message) => return Ended::failed(message),
+    };
     let context = JobContext {
         run: run.clone(),
         stage: stage.to_owned(),
@@ -216,11 +232,13 @@ async fn on_agent(
         cancel: if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.child_token() },
         hard: CancellationToken::new(),
         lookup: format!("vsts_{:032x}", rand::random::<u128>()),
+        needs,
+        containers: OnceLock::new(),
     };
-    let steps: Vec<(&Phase<'_>, &Step)> = phases.iter().flat_map(|p| p.steps.iter().map(move |s| (p, s))).collect();
-    if let Err(message) = context.begin(&steps, &agent.name, environment.as_deref(), &variables) {
-        return Ended::failed(message);
-    }
+    let log = match context.begin(&steps, &agent.name, environment.as_deref(), &variables) {
+        Ok(log) => log,
+        Err(message) => return Ended::failed(message),
+    };
     run.tell();
     let minutes = |late: &Option<Late<u32>>, default: u32| match late {
         Some(Late::Known(minutes)) => *minutes,
@@ -229,11 +247,18 @@ async fn on_agent(
     };
     let timeout = minutes(&job.timeout_in_minutes, DEFAULT_TIMEOUT);
     let grace = minutes(&job.cancel_timeout_in_minutes, DEFAULT_CANCEL_TIMEOUT);
-    let message = context.watched(&phases, timeout, grace).await;
+    let message = context.watched(&phases, timeout, grace, &log).await;
     if context.state.lock().status.good() {
         crate::pipelines::steps::cache::finish(&context);
     }
     context.leave(agent).await;
+    if let Some(containers) = context.containers.into_inner() {
+        log.section("Starting: Stop Containers");
+        if let Err(left) = containers.stop().await {
+            log.warning(&left);
+        }
+        log.section("Finishing: Stop Containers");
+    }
     let state = context.state.into_inner();
     let outputs = match &job.work {
         Work::Deployment(deployment) => deployment_outputs(&job.name, deployment, state.outputs),
@@ -244,15 +269,21 @@ async fn on_agent(
 
 impl JobContext {
     /// Runs the phases under the job's clock; what there is to say about the clock.
-    async fn watched(&self, phases: &[Phase<'_>], timeout: u32, grace: u32) -> String {
-        let steps = self.phases(phases);
+    async fn watched(&self, phases: &[Phase<'_>], timeout: u32, grace: u32, log: &StepLog) -> String {
+        let steps = async {
+            let initialized = self.initialize_containers(log).await;
+            if initialized.is_ok() {
+                self.phases(phases).await;
+            }
+            initialized.err().unwrap_or_default()
+        };
         tokio::pin!(steps);
         let far = Duration::from_secs(365 * 24 * 3600);
         let limit = if timeout == 0 { far } else { self.run.minutes(timeout) };
         let timer = tokio::time::sleep(limit);
         tokio::pin!(timer);
         let message = tokio::select! {
-            () = &mut steps => return String::new(),
+            message = &mut steps => return message,
             () = self.cancel.cancelled() => String::new(),
             () = &mut timer => {
                 self.cancel.cancel();
@@ -266,6 +297,37 @@ impl JobContext {
             steps.await;
         }
         message
+    }
+
+    /// Starts the containers of the job, before its first step.
+    async fn initialize_containers(&self, log: &StepLog) -> Result<(), String> {
+        if self.needs.is_empty() {
+            return Ok(());
+        }
+        let Some(cluster) = &self.run.engine.config.cluster else {
+            self.state.lock().status = Outcome::Failed;
+            return Err("containers of jobs run in the cluster, and there is none in this environment".to_owned());
+        };
+        let start = Start { cluster, needs: &self.needs, agent_home: &self.agent_home, run: self.run.id, log };
+        match JobContainers::start(start, &self.cancel).await {
+            Ok(containers) => {
+                for (name, value) in &containers.variables {
+                    self.state.lock().variables.put_readonly(name, value);
+                }
+                // Set once: a job initializes its containers once.
+                let _ = self.containers.set(containers);
+                Ok(())
+            }
+            Err(Some(message)) => {
+                log.error(&message);
+                self.state.lock().status = Outcome::Failed;
+                Err(message)
+            }
+            Err(None) => {
+                self.state.lock().status = Outcome::Canceled;
+                Err(String::new())
+            }
+        }
     }
 
     async fn phases(&self, phases: &[Phase<'_>]) {
@@ -364,7 +426,7 @@ impl JobContext {
         agent: &str,
         environment: Option<&str>,
         variables: &Variables,
-    ) -> Result<(), String> {
+    ) -> Result<StepLog, String> {
         let mut first = 0;
         self.run.change(|run| {
             first = run.last_log + 1;
@@ -391,7 +453,7 @@ impl JobContext {
         log.write(&format!("Agent name: '{agent}'"));
         log.write(&format!("Agent version: 'aksim/{}'", env!("CARGO_PKG_VERSION")));
         log.write(&format!("Current working folder: '{}'", self.workspace.root.display()));
-        Ok(())
+        Ok(log)
     }
 
     /// Ends what the job left running, as the agent does, and empties the temporary folder.
@@ -417,16 +479,39 @@ impl JobContext {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         environment.retain(|key, _| !key.starts_with("AKSIM_") && !key.starts_with("GIT_"));
-        let state = self.state.lock();
-        environment.extend(state.variables.environment());
-        environment.insert(LOOKUP_VARIABLE.to_owned(), self.lookup.clone());
-        environment.insert("TF_BUILD".to_owned(), "True".to_owned());
+        environment.extend(self.own_environment());
         let path = environment.get("PATH").cloned().unwrap_or_default();
-        let prepends = state.prepends.iter().map(|p| p.display().to_string());
-        let path: Vec<String> = prepends.chain([path]).collect();
-        environment.insert("PATH".to_owned(), path.join(":"));
+        environment.insert("PATH".to_owned(), self.prepended(Some(path)).unwrap_or_default());
         environment
     }
+
+    /// What the job itself gives to a process, wherever that runs: variables and the mark of the job.
+    pub(super) fn own_environment(&self) -> BTreeMap<String, String> {
+        let mut environment = self.state.lock().variables.environment();
+        environment.insert(LOOKUP_VARIABLE.to_owned(), self.lookup.clone());
+        environment.insert("TF_BUILD".to_owned(), "True".to_owned());
+        environment
+    }
+
+    /// The folders of `task.prependpath` before `path`; none when there are none of either.
+    pub(super) fn prepended(&self, path: Option<String>) -> Option<String> {
+        let state = self.state.lock();
+        let prepends = state.prepends.iter().map(|p| p.display().to_string());
+        let folders: Vec<String> = prepends.chain(path).collect();
+        (!folders.is_empty()).then(|| folders.join(":"))
+    }
+}
+
+/// The containers that a job needs, with the values of its variables.
+fn needs(run: &RunContext, job: &Job, steps: &[(&Phase<'_>, &Step)], variables: &Variables) -> Result<Needs, String> {
+    let scope = StepScope { variables: variables.context(), status: Outcome::Succeeded };
+    let expand = |text: &str| match expression::evaluate_runtime(text, &scope) {
+        Ok(Some(value)) => Ok(value.text()),
+        Ok(None) => Ok(variables.expand(text)),
+        Err(error) => Err(format!("{}: container: {error}", job.location)),
+    };
+    let steps: Vec<&Step> = steps.iter().map(|(_, step)| *step).collect();
+    Needs::of(job, &steps, &run.plan.resources.containers, &expand)
 }
 
 /// Phases of a job in the order they run.

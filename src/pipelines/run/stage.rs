@@ -170,9 +170,9 @@ impl RunContext {
     async fn job(self: Arc<Self>, stage_index: usize, job_index: usize, variables: &Variables) -> Outcome {
         let stage = &self.plan.stages[stage_index];
         let job = &stage.jobs[job_index];
-        if job.pool.as_ref().is_some_and(|p| p.server) || job.container.is_some() || !job.services.is_empty() {
+        if job.pool.as_ref().is_some_and(|p| p.server) {
             // Refused before the run, unless it was to be left out.
-            let message = "server and container jobs are not run by the local agent (--skip-unsupported)";
+            let message = "server jobs are not run by the local agent (--skip-unsupported)";
             return self.end_records(stage, job, Outcome::Skipped, message);
         }
         let decided = self.decide_job(stage, job, variables);

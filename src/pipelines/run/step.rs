@@ -6,7 +6,10 @@ use super::{
     variables::Variables,
 };
 use crate::pipelines::{
-    agent::process::{self, ProcessError, ProcessSpec, Source},
+    agent::{
+        containers::{ContainerName, ContainerProcess, JobContainers},
+        process::{self, ProcessError, ProcessSpec, Source},
+    },
     logging::command::{self, LoggingCommand},
     plan::{Action, Late, Step, TaskCall},
     steps,
@@ -333,7 +336,11 @@ impl StepContext<'_> {
 
     /// Environment of the step's processes: the job's, and `env:` of the step.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        let mut environment = self.job.environment();
+        self.with_env(self.job.environment())
+    }
+
+    /// With `env:` of the step, and without what no process can have.
+    fn with_env(&self, mut environment: BTreeMap<String, String>) -> BTreeMap<String, String> {
         let state = self.job.state.lock();
         for (key, value) in &self.step.env {
             environment.insert(key.clone(), state.variables.expand(value));
@@ -373,6 +380,43 @@ impl StepContext<'_> {
         let arguments = arguments.into_iter().map(Into::into).collect();
         let spec = ProcessSpec { program, arguments, folder: folder.to_owned(), environment, input: None };
         let status = process::run(spec, self.log.masker(), &self.cancel, |source, line| {
+            if source == Source::Stderr {
+                on_error(line);
+            }
+            self.line(line);
+        });
+        Ok(status.await?)
+    }
+
+    /// The container that the step's scripts run in; none for the agent's machine.
+    pub fn container(&self) -> Option<(&'_ JobContainers, ContainerName)> {
+        Some((self.job.containers.get()?, self.job.needs.of_step(self.step)?))
+    }
+
+    /// As [`StepContext::exec_with`], in the container of the step or the job when it has one.
+    ///
+    /// # Errors
+    /// As [`StepContext::exec`].
+    pub async fn exec_in_target(
+        &self,
+        program: &str,
+        arguments: Vec<OsString>,
+        folder: &Path,
+        mut on_error: impl FnMut(&str) + Send,
+    ) -> Result<ExitStatus, TaskError> {
+        let Some((containers, name)) = self.container() else {
+            return self.exec_with(program, arguments, folder, BTreeMap::new(), on_error).await;
+        };
+        let mut environment = self.job.own_environment();
+        environment.extend(self.job.prepended(None).map(|path| ("PATH".to_owned(), path)));
+        let process = ContainerProcess {
+            program: program.into(),
+            arguments: arguments.into_iter().map(|a| a.to_string_lossy().into_owned()).collect(),
+            folder: folder.to_owned(),
+            environment: self.with_env(environment),
+            temp: self.job.workspace.temp.clone(),
+        };
+        let status = containers.run(&name, process, self.log.masker(), &self.cancel, |source, line| {
             if source == Source::Stderr {
                 on_error(line);
             }

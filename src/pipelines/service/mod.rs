@@ -6,7 +6,7 @@ pub mod statuses;
 pub mod webhook;
 
 use super::{
-    agent::{pool::AgentPool, process},
+    agent::{containers, pool::AgentPool, process},
     engine::{Engine, EngineError, PipelinesConfig},
     environments::Environments,
     run,
@@ -202,6 +202,13 @@ impl Component for Pipelines {
         let mut deliveries = inbox.deliveries();
         for waiting in inbox.waiting() {
             runs.spawn(receive::take(engine.clone(), inbox.clone(), waiting));
+        }
+        if let Some(cluster) = engine.config.cluster.clone() {
+            runs.spawn(async move {
+                if let Err(error) = containers::remove_left(&cluster.client).await {
+                    tracing::warn!(error, "containers of lost pipeline jobs");
+                }
+            });
         }
         context.readiness.ready();
         loop {

@@ -252,7 +252,7 @@ impl Arguments {
 }
 
 /// Words of a command line: quotes group, a backslash takes the next character.
-pub(super) fn words(text: &str) -> Result<Vec<String>, TaskError> {
+pub(in crate::pipelines) fn words(text: &str) -> Result<Vec<String>, TaskError> {
     let (mut words, mut word, mut begun, mut quote) = (Vec::new(), String::new(), false, None);
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {

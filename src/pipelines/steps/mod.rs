@@ -8,7 +8,7 @@ mod artifact_publish;
 pub mod cache;
 mod checkout;
 mod copy_files;
-mod docker;
+pub(super) mod docker;
 mod glob;
 mod helm;
 mod kubectl;

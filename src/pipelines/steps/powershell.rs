@@ -14,7 +14,7 @@ pub struct PowerShell;
 impl Task for PowerShell {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
         let environment = step.environment();
-        if which("pwsh", environment.get("PATH").map_or("", String::as_str)).is_none() {
+        if step.container().is_none() && which("pwsh", environment.get("PATH").map_or("", String::as_str)).is_none() {
             return Err(TaskError::Failed(
                 "Unable to locate executable file: 'pwsh'. Install PowerShell (https://aka.ms/powershell), or use a bash step.".into(),
             ));

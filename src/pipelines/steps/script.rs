@@ -74,7 +74,7 @@ pub(super) async fn interpret(step: &StepContext<'_>, program: &str, arguments: 
     let shown: Vec<_> = arguments.iter().map(|a| a.to_string_lossy()).collect();
     step.log.command(&format!("{program} {}", shown.join(" ")));
     let mut complaints = 0usize;
-    let status = step.exec_with(program, arguments.to_vec(), &folder, Default::default(), |_| complaints += 1).await?;
+    let status = step.exec_in_target(program, arguments.to_vec(), &folder, |_| complaints += 1).await?;
     if !status.success() {
         let code = status.code().map_or_else(|| status.to_string(), |c| c.to_string());
         return Err(TaskError::Failed(format!("Bash exited with code '{code}'.").replace("Bash", title(program))));
