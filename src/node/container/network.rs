@@ -78,11 +78,16 @@ impl ContainerNetwork {
 /// busy the process; one that does not has gone, with a node or the network of a pod, and said nothing.
 const SILENCE: Duration = Duration::from_secs(2);
 
-async fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
-    let options = socket2::SockRef::from(&socket);
+/// Ends connections whose other side has gone without a word; accepted ones have it from their listener.
+fn end_when_silent(socket: &OwnedFd) -> io::Result<()> {
+    let options = socket2::SockRef::from(socket);
     options.set_tcp_user_timeout(Some(SILENCE))?;
     let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(Duration::from_secs(1)).with_retries(2);
-    options.set_tcp_keepalive(&alive)?;
+    options.set_tcp_keepalive(&alive)
+}
+
+async fn connect(socket: OwnedFd, address: SocketAddr) -> io::Result<TcpStream> {
+    end_when_silent(&socket)?;
     let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -120,7 +125,9 @@ impl NodeNetwork for ContainerNetwork {
     }
 
     async fn listen_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
-        let socket = TcpSocket::from_std_stream(self.socket(None, false, address).await?.into());
+        let socket = self.socket(None, false, address).await?;
+        end_when_silent(&socket)?;
+        let socket = TcpSocket::from_std_stream(socket.into());
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(1024)

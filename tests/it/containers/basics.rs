@@ -72,7 +72,7 @@ async fn pods_reach_each_other_and_the_daemon_reaches_them() {
 
 /// A pod whose network has gone says nothing: neither that it received, nor that it is closed.
 #[tokio::test]
-async fn a_connection_to_a_pod_that_is_gone_ends() {
+async fn connections_of_a_pod_that_is_gone_end() {
     let node = Node::start().await;
     let pod = node.pod([0, 8]).await;
     let mut server = node.shell(&serve("nc -ll -p 80 -e cat", 80));
@@ -86,11 +86,16 @@ async fn a_connection_to_a_pod_that_is_gone_ends() {
         stream.write_all(b"a").await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'a');
     }
+    // And one that the pod itself has opened, to a service.
+    let listener = network.listen_tcp("10.0.0.2:3306".parse().unwrap()).await.unwrap();
+    node.runtime.start_container(&pod, node.shell("sleep 600 | nc 10.0.0.2 3306")).await.unwrap();
+    let (mut taken, _) = tokio::time::timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
     let (code, _, said) = node.exec(&id, &["/bin/ip", "link", "set", "eth0", "down"], None).await;
     assert_eq!(code, 0, "{said}");
     asking.write_all(b"b").await.unwrap();
-    let ends = tokio::time::timeout(DEADLINE, async { tokio::join!(asking.read_u8(), idle.read_u8()) }).await;
-    let (asking, idle) = ends.expect("both end before their request's own deadline");
-    assert!(asking.is_err() && idle.is_err(), "{asking:?} {idle:?}");
+    let ends =
+        tokio::time::timeout(DEADLINE, async { tokio::join!(asking.read_u8(), idle.read_u8(), taken.read_u8()) });
+    let (asking, idle, taken) = ends.await.expect("all end before their request's own deadline");
+    assert!(asking.is_err() && idle.is_err() && taken.is_err(), "{asking:?} {idle:?} {taken:?}");
     node.stop().await;
 }
