@@ -16,6 +16,7 @@ mod kubectl_debug;
 mod kubectl_workloads;
 mod pipelines;
 mod pipelines_containers;
+mod pipelines_golden;
 mod pipelines_plan;
 mod registry;
 mod rollout;
