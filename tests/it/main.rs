@@ -16,6 +16,7 @@ mod kubectl_debug;
 mod kubectl_workloads;
 mod pipelines;
 mod pipelines_plan;
+mod pipelines_tasks;
 mod registry;
 mod rollout;
 mod rootless;
