@@ -220,7 +220,7 @@ pub struct Engine {
     /// Secret of the webhook.
     pub webhook_secret: String,
     /// Locks of environments (`lockBehavior`): who asks first has it first.
-    pub(super) locks: Mutex<HashMap<String, Arc<tokio::sync::Semaphore>>>,
+    pub(super) locks: Mutex<HashMap<String, Arc<super::run::lock::EnvironmentLock>>>,
     pub(super) starts: mpsc::UnboundedSender<Start>,
     pub(super) active: Mutex<HashMap<u64, CancellationToken>>,
 }

@@ -42,11 +42,11 @@ use tokio_util::sync::CancellationToken;
 /// What anything here may take; a failure, not a measure.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-struct Running {
+pub(crate) struct Running {
     dir: TempDir,
-    pki: Pki,
-    url: String,
-    handle: GitHandle,
+    pub(crate) pki: Pki,
+    pub(crate) url: String,
+    pub(crate) handle: GitHandle,
     recorder: Recorder,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
@@ -73,7 +73,7 @@ fn config(dir: &Path) -> GitHostConfig {
 }
 
 impl Running {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
@@ -96,7 +96,7 @@ impl Running {
         Self { dir, pki, url, handle, recorder, shutdown, tasks }
     }
 
-    async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         self.shutdown.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
@@ -104,12 +104,12 @@ impl Running {
         self.dir
     }
 
-    fn token(&self, user: &str, access: Access) -> String {
+    pub(crate) fn token(&self, user: &str, access: Access) -> String {
         self.handle.issue_token(user, "test", access).unwrap()
     }
 
     /// URL of the repository for a user who may do what their account allows.
-    fn remote(&self, user: &str) -> String {
+    pub(crate) fn remote(&self, user: &str) -> String {
         self.remote_with(user, &self.token(user, Access::Admin))
     }
 
@@ -142,7 +142,7 @@ impl Running {
         finish(self.git(dir).args(arguments)).await
     }
 
-    async fn ok(&self, dir: &Path, arguments: &[&str]) -> String {
+    pub(crate) async fn ok(&self, dir: &Path, arguments: &[&str]) -> String {
         let output = self.run(dir, arguments).await;
         assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -155,7 +155,7 @@ impl Running {
     }
 
     /// A checkout with one commit of `file` on `main`.
-    async fn checkout(&self, name: &str) -> PathBuf {
+    pub(crate) async fn checkout(&self, name: &str) -> PathBuf {
         let dir = self.dir.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         self.ok(&dir, &["init", "--quiet", "--initial-branch=main"]).await;
@@ -175,7 +175,7 @@ impl Running {
     }
 
     /// Calls the API as olga, who may do everything.
-    async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+    pub(crate) async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         self.api_as(&self.token("olga", Access::Admin), method, path, body).await
     }
 

@@ -18,6 +18,7 @@ mod pipelines;
 mod pipelines_containers;
 mod pipelines_golden;
 mod pipelines_plan;
+mod pipelines_tasks;
 mod registry;
 mod rollout;
 mod rootless;

@@ -30,22 +30,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Far beyond what a run takes on a loaded machine.
-const DEADLINE: Duration = Duration::from_secs(240);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A git repository with a pipeline.
-struct Repository {
+pub(crate) struct Repository {
     folder: TempDir,
 }
 
 impl Repository {
-    fn new(pipeline: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(pipeline: &str, files: &[(&str, &str)]) -> Self {
         let repository = Self { folder: TempDir::new().unwrap() };
         repository.git(&["init", "--quiet", "--initial-branch=main", "."]);
         repository.commit(pipeline, files);
         repository
     }
 
-    fn commit(&self, pipeline: &str, files: &[(&str, &str)]) -> String {
+    pub(crate) fn commit(&self, pipeline: &str, files: &[(&str, &str)]) -> String {
         for (name, content) in files.iter().chain([&("azure-pipelines.yml", pipeline)]) {
             let path = self.folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -56,7 +56,7 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"]).trim().to_owned()
     }
 
-    fn git(&self, arguments: &[&str]) -> String {
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"];
         let output =
             Command::new("git").args(identity).args(arguments).current_dir(self.folder.path()).output().unwrap();
@@ -64,11 +64,11 @@ impl Repository {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.folder.path().display().to_string()
     }
 
-    fn request(&self) -> RunRequest {
+    pub(crate) fn request(&self) -> RunRequest {
         RunRequest {
             pipeline: "shop".into(),
             repository: "contoso/shop".into(),
@@ -88,9 +88,9 @@ impl Repository {
 }
 
 /// A running pipeline service.
-struct Service {
+pub(crate) struct Service {
     _dir: TempDir,
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     pki: Pki,
     webhook: String,
     secret: String,
@@ -99,11 +99,11 @@ struct Service {
 }
 
 impl Service {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| {}).await
     }
 
-    async fn with(change: impl FnOnce(&mut PipelinesConfig)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut PipelinesConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::open(&dir.path().join("pki"), "aksim test").unwrap();
         let http = azure_http_client(&pki, &[]).unwrap();
@@ -118,22 +118,22 @@ impl Service {
         Self { _dir: dir, engine, pki, webhook, secret, shutdown, task }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.unwrap();
     }
 
     /// Queues a run of a repository and waits for its end.
-    async fn run(&self, repository: &Repository) -> RunRecord {
+    pub(crate) async fn run(&self, repository: &Repository) -> RunRecord {
         let queued = self.engine.queue(repository.request()).await.unwrap();
         self.ended(queued.id).await
     }
 
-    async fn ended(&self, id: u64) -> RunRecord {
+    pub(crate) async fn ended(&self, id: u64) -> RunRecord {
         self.when(id, |run| run.state == State::Completed).await
     }
 
-    async fn when(&self, id: u64, wanted: impl Fn(&RunRecord) -> bool) -> RunRecord {
+    pub(crate) async fn when(&self, id: u64, wanted: impl Fn(&RunRecord) -> bool) -> RunRecord {
         let mut changes = self.engine.store.changes();
         let waited = tokio::time::timeout(DEADLINE, async {
             loop {
@@ -152,7 +152,7 @@ impl Service {
     }
 
     /// All text of a run's log.
-    fn log(&self, id: u64) -> String {
+    pub(crate) fn log(&self, id: u64) -> String {
         let folder = self.engine.store.folder(id).join("logs");
         let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
             .unwrap()
@@ -165,15 +165,15 @@ impl Service {
     }
 }
 
-fn succeeded(run: &RunRecord, service: &Service) {
+pub(crate) fn succeeded(run: &RunRecord, service: &Service) {
     assert_eq!(run.result, Some(Outcome::Succeeded), "{run:#?}\n{}", service.log(run.id));
 }
 
-fn stage_result(run: &RunRecord, name: &str) -> Option<Outcome> {
+pub(crate) fn stage_result(run: &RunRecord, name: &str) -> Option<Outcome> {
     run.stages.iter().find(|s| s.name == name).unwrap_or_else(|| panic!("no stage {name}")).result
 }
 
-fn step_results(run: &RunRecord, stage: &str, job: &str) -> Vec<(String, Option<Outcome>)> {
+pub(crate) fn step_results(run: &RunRecord, stage: &str, job: &str) -> Vec<(String, Option<Outcome>)> {
     let job = run.job(stage, job).unwrap_or_else(|| panic!("no job {job}: {run:#?}"));
     job.steps.iter().map(|s| (s.display_name.clone(), s.result)).collect()
 }
@@ -345,7 +345,7 @@ steps:
 }
 
 /// Living processes that have a mark in their environment.
-fn processes_with(mark: &str) -> Vec<String> {
+pub(crate) fn processes_with(mark: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;

@@ -38,7 +38,8 @@ pub struct Input {
     /// The task fails without it.
     #[serde(default)]
     pub required: bool,
-    /// It is needed, and its default counts, only when another input has one of these values: `name=a|b`.
+    /// It is needed, and its default counts, only when another input has one of these values: `name=a|b`; with
+    /// `name=a&other=b` both must.
     #[serde(default)]
     pub when: Option<String>,
     /// All values it may have; empty means any.
@@ -173,9 +174,14 @@ impl Input {
 
     /// Whether `when` holds for the inputs so far; inputs it names stand before it in the table.
     fn counts(&self, inputs: &IndexMap<String, String>) -> bool {
-        let Some((name, values)) = self.when.as_deref().and_then(|when| when.split_once('=')) else { return true };
-        let value = inputs.get(name).map_or("", String::as_str);
-        values.split('|').any(|allowed| allowed.eq_ignore_ascii_case(value))
+        self.conditions().all(|(name, values)| {
+            let value = inputs.get(name).map_or("", String::as_str);
+            values.split('|').any(|allowed| allowed.eq_ignore_ascii_case(value))
+        })
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.when.as_deref().into_iter().flat_map(|when| when.split('&')).filter_map(|one| one.split_once('='))
     }
 }
 
@@ -188,8 +194,9 @@ mod tests {
         for task in all() {
             assert_eq!(task.standing == Standing::Works, task.consequence.is_empty(), "{}", task.name);
             for (at, input) in task.inputs.iter().enumerate() {
-                let Some((name, _)) = input.when.as_deref().and_then(|when| when.split_once('=')) else { continue };
-                assert!(task.inputs[..at].iter().any(|i| i.name == name), "{} {}", task.name, input.name);
+                for (name, _) in input.conditions() {
+                    assert!(task.inputs[..at].iter().any(|i| i.name == name), "{} {}", task.name, input.name);
+                }
             }
         }
         assert!(unknown("azurecli").contains("az"));
@@ -211,5 +218,9 @@ mod tests {
         assert_eq!(errors(&[("targetType", "inline")]), ["Input required: script"]);
         assert_eq!(errors(&[]), ["Input required: filePath"]);
         assert_eq!(errors(&[("targetType", "$(x)")]), [] as [&str; 0]);
+        let manifest = find("KubernetesManifest", "1").unwrap();
+        let errors = |pairs| manifest.check(&given(pairs)).errors.into_iter().map(|(m, _)| m).collect::<Vec<_>>();
+        assert_eq!(errors(&[("action", "patch")]), ["Input required: resourceFileToPatch"]);
+        assert_eq!(errors(&[("action", "patch"), ("resourceToPatch", "name")]), [] as [&str; 0]);
     }
 }

@@ -7,6 +7,7 @@ pub mod graph;
 mod job;
 mod journey;
 mod legs;
+pub(super) mod lock;
 mod predefined;
 pub mod scope;
 mod stage;

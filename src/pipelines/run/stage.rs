@@ -4,6 +4,7 @@ use super::{
     RunContext, condition,
     graph::{self, Node},
     job, legs,
+    lock::NotLocked,
     scope::{self, Dependencies, RunScope},
     variables::Variables,
 };
@@ -37,8 +38,8 @@ impl RunContext {
         let (outcome, message) = match self.decide_stage(stage) {
             Ok(Some(variables)) => match self.approved(stage, &variables).await {
                 Ok(()) => match self.locked(stage, &variables).await {
-                    Some(_locks) => (self.jobs(index, variables).await, String::new()),
-                    None => (Outcome::Canceled, String::new()),
+                    Ok(_locks) => (self.jobs(index, variables).await, String::new()),
+                    Err(message) => (Outcome::Canceled, message),
                 },
                 Err((outcome, message)) => (outcome, message),
             },
@@ -129,26 +130,31 @@ impl RunContext {
         }
     }
 
-    /// With `lockBehavior`, the locks of the stage's environments, in the order they were asked for; `None` when the
-    /// run was cancelled first.
-    async fn locked(&self, stage: &Stage, variables: &Variables) -> Option<Vec<OwnedSemaphorePermit>> {
+    /// With `lockBehavior`, the locks of the stage's environments, in the order they were asked for; when it does not
+    /// get them, what there is to say.
+    async fn locked(&self, stage: &Stage, variables: &Variables) -> Result<Vec<OwnedSemaphorePermit>, String> {
         let mut locks = Vec::new();
-        if stage.lock_behavior.is_none() && self.plan.lock_behavior.is_none() {
-            return Some(locks);
-        }
+        let Some(behavior) = stage.lock_behavior.as_ref().or(self.plan.lock_behavior.as_ref()) else {
+            return Ok(locks);
+        };
+        let pipeline = self.variables.get("Build.DefinitionName").unwrap_or_default();
         let names = stage.jobs.iter().filter_map(|job| match &job.work {
             Work::Deployment(deployment) => Some(variables.expand(&deployment.environment.name)),
             Work::Steps(_) => None,
         });
         // One order for everybody, so that two stages never wait for each other.
         for name in names.collect::<BTreeSet<_>>() {
-            let lock = self.engine.locks.lock().entry(name).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
-            tokio::select! {
-                () = self.cancel.cancelled() => return None,
-                permit = lock.acquire_owned() => locks.extend(permit),
-            }
+            let lock = self.engine.locks.lock().entry(name.clone()).or_default().clone();
+            let permit = match behavior.eq_ignore_ascii_case("runLatest") {
+                true => lock.latest(pipeline, self.id, &self.cancel).await,
+                false => lock.in_turn(&self.cancel).await,
+            };
+            locks.push(permit.map_err(|error| match error {
+                NotLocked::Cancelled => String::new(),
+                NotLocked::Newer(run) => format!("run {run} is newer and gets the environment {name} instead"),
+            })?);
         }
-        Some(locks)
+        Ok(locks)
     }
 
     async fn jobs(self: &Arc<Self>, index: usize, variables: Variables) -> Outcome {

@@ -184,3 +184,101 @@ impl Push {
         !branch.is_empty() && spellings.iter().any(|s| message.contains(s))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pipelines::{Pipelines, PipelinesConfig, service::webhook::hmac, store::record::RunRecord},
+        runtime::{net::azure_http_client, pki::Pki},
+    };
+    use axum::http::{HeaderMap, HeaderValue};
+    use bytes::Bytes;
+    use std::path::Path;
+
+    const BATCHED: &str =
+        "trigger:\n  batch: true\n  branches: {include: [main, release/*]}\nsteps:\n- bash: echo built\n";
+
+    fn git(folder: &Path, arguments: &[&str]) -> String {
+        let identity = ["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"];
+        let output =
+            std::process::Command::new("git").args(identity).args(arguments).current_dir(folder).output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn commit(folder: &Path, text: &str) -> String {
+        std::fs::write(folder.join("azure-pipelines.yml"), BATCHED).unwrap();
+        std::fs::write(folder.join("text"), text).unwrap();
+        git(folder, &["add", "-A"]);
+        git(folder, &["commit", "--quiet", "-m", text]);
+        git(folder, &["rev-parse", "HEAD"])
+    }
+
+    /// A delivery of a push, kept as the service keeps it.
+    fn push(engine: &Engine, inbox: &Inbox, folder: &Path, branch: &str, commit: &str) -> Delivery {
+        let payload = serde_json::json!({"ref": format!("refs/heads/{branch}"), "before": "0".repeat(40), "after": commit,
+            "repository": {"full_name": "contoso/shop", "clone_url": folder}, "head_commit": {"message": commit}});
+        let body = Bytes::from(payload.to_string());
+        let signature = hex::encode(hmac(engine.webhook_secret.as_bytes(), &body));
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", "application/json".to_owned()),
+            ("x-github-event", "push".into()),
+            ("x-github-delivery", format!("{branch}-{commit}").replace('/', "-")),
+            ("x-hub-signature-256", format!("sha256={signature}")),
+        ] {
+            headers.insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        inbox.take(&engine.webhook_secret, &headers, &body).unwrap()
+    }
+
+    fn runs(engine: &Engine) -> Vec<(String, Reason)> {
+        let one = |r: RunRecord| (r.request.commit, r.request.reason);
+        engine.store.list().into_iter().map(one).collect()
+    }
+
+    fn end(engine: &Engine, id: u64) {
+        engine.store.change(id, |run| run.state = State::Completed).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pushes_during_a_batched_run_make_one_run_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("shop");
+        std::fs::create_dir(&folder).unwrap();
+        git(&folder, &["init", "--quiet", "--initial-branch=main", "."]);
+        let pki = Pki::open(&dir.path().join("pki"), "aksim test").unwrap();
+        let http = azure_http_client(&pki, &[]).unwrap();
+        // Bound and not run: a run stays as it is queued, until the test ends it.
+        let pipelines = Pipelines::bind(PipelinesConfig::new(dir.path().join("state"), pki, http)).await.unwrap();
+        let engine = pipelines.engine();
+        let inbox = Arc::new(Inbox::open(&engine.config.state_dir).unwrap());
+        let mut commits = Vec::new();
+        for text in ["first", "second", "third"] {
+            let commit = commit(&folder, text);
+            take(engine.clone(), inbox.clone(), push(&engine, &inbox, &folder, "main", &commit)).await;
+            commits.push(commit);
+        }
+        assert_eq!(runs(&engine), [(commits[0].clone(), Reason::IndividualCI)]);
+        assert_eq!(inbox.held().len(), 2);
+        // Another branch waits for nobody.
+        git(&folder, &["branch", "release/1"]);
+        take(engine.clone(), inbox.clone(), push(&engine, &inbox, &folder, "release/1", &commits[2])).await;
+        assert_eq!(runs(&engine)[0], (commits[2].clone(), Reason::IndividualCI));
+        release(&engine, &inbox);
+        assert_eq!(runs(&engine).len(), 2, "nothing is released while the run before is under way");
+        end(&engine, 1);
+        release(&engine, &inbox);
+        assert_eq!(runs(&engine)[0], (commits[2].clone(), Reason::BatchedCI));
+        assert_eq!((runs(&engine).len(), inbox.waiting().len()), (3, 0));
+        // One push alone that waited is no batch.
+        let fourth = commit(&folder, "fourth");
+        take(engine.clone(), inbox.clone(), push(&engine, &inbox, &folder, "main", &fourth)).await;
+        assert_eq!((runs(&engine).len(), inbox.held().len()), (3, 1));
+        end(&engine, 3);
+        release(&engine, &inbox);
+        assert_eq!(runs(&engine)[0], (fourth, Reason::IndividualCI));
+        assert_eq!(inbox.waiting().len(), 0);
+    }
+}

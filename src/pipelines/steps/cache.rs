@@ -119,19 +119,18 @@ fn newest_with(root: &Path, prefix: &str) -> Option<PathBuf> {
     entries.max_by_key(|(time, _)| *time).map(|(_, path)| path)
 }
 
+/// Whether the agent takes a segment of a key for paths or patterns: it is not quoted and has a dot or a slash, the
+/// dot not as its end. A file that is not there must not become a text that never changes.
+fn names_files(segment: &str) -> bool {
+    let quoted = segment.len() > 1 && segment.starts_with('"') && segment.ends_with('"');
+    !quoted && segment.contains(['.', '/']) && !segment.ends_with('.')
+}
+
 /// A key with its segments resolved: `"text"`, `Agent.OS`, and files by the hash of their content.
 fn resolved(step: &StepContext<'_>, key: &str) -> Result<String, TaskError> {
     let mut segments = Vec::new();
     for segment in key.split('|').map(str::trim).filter(|s| !s.is_empty()) {
-        let quoted = segment.len() > 1 && segment.starts_with('"') && segment.ends_with('"');
-        let wild = segment.contains(['*', '?']);
-        let path = step.path(segment);
-        let file = !quoted && (wild || path.is_file());
-        if !file {
-            let looks_like_path = !quoted && (segment.contains('/') || segment.contains('.') && !segment.contains(' '));
-            if looks_like_path && segment.contains('/') {
-                return Err(TaskError::Failed(format!("Input file '{segment}' does not exist.")));
-            }
+        if !names_files(segment) {
             segments.push(segment.trim_matches('"').to_owned());
             continue;
         }
@@ -153,4 +152,38 @@ fn resolved(step: &StepContext<'_>, key: &str) -> Result<String, TaskError> {
         return Err(TaskError::Failed("The cache key is empty.".into()));
     }
     Ok(segments.join("|"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_texts_or_files() {
+        for text in ["npm", "\"a/b.c\"", "Linux", "two words", "The end."] {
+            assert!(!names_files(text), "{text}");
+        }
+        for files in ["package.json", "a/b", "**/*.lock", "a.lock, b.lock", "**/go.sum, !vendor/**"] {
+            assert!(names_files(files), "{files}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_of_whole_segments_and_the_newest_wins() {
+        let root = tempfile::tempdir().unwrap();
+        let keep = |key: &str, age: u64| {
+            let folder = entry(root.path(), key);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(KEY_FILE), key).unwrap();
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+            std::fs::File::options().write(true).open(folder.join(KEY_FILE)).unwrap().set_modified(time).unwrap();
+            folder
+        };
+        let old = keep("npm|Linux|1", 20);
+        let new = keep("npm|Linux|2", 10);
+        keep("npm|LinuxArm|3", 0);
+        assert_eq!(newest_with(root.path(), "npm|Linux"), Some(new));
+        assert_eq!(newest_with(root.path(), "npm|Linux|1"), Some(old));
+        assert_eq!(newest_with(root.path(), "yarn"), None);
+    }
 }

@@ -236,6 +236,10 @@ async fn sparse(git: &Git<'_>, checkout: &Checkout) -> Result<(), TaskError> {
     let (mode, list) = match (&checkout.sparse_checkout_directories, &checkout.sparse_checkout_patterns) {
         (Some(folders), _) => ("--cone", folders),
         (None, Some(patterns)) => ("--no-cone", patterns),
+        // The work folder may be that of a job that wanted less.
+        (None, None) if git.folder.join(".git/info/sparse-checkout").exists() => {
+            return git.ok(&["sparse-checkout", "disable"]).await;
+        }
         (None, None) => return Ok(()),
     };
     let words: Vec<&str> = list.split_whitespace().filter(|w| !w.starts_with('-')).collect();

@@ -3,7 +3,7 @@
 use super::{
     Task,
     docker::words,
-    kubectl::{cluster, ended, program},
+    kubectl::{captured, ended, program},
 };
 use crate::pipelines::run::{StepContext, TaskError};
 use async_trait::async_trait;
@@ -21,7 +21,10 @@ impl Task for HelmDeploy {
         let chart = path("chartPath").or_else(|| step.input("chartName").map(str::to_owned));
         match command.as_str() {
             "install" | "upgrade" => {
-                arguments.extend(step.input("releaseName").map(str::to_owned));
+                // Azure leaves the name to helm where the step has none.
+                let unnamed = if command == "install" { "--generate-name" } else { "" };
+                let name = step.input("releaseName").unwrap_or(unnamed);
+                arguments.extend((!name.is_empty()).then(|| name.to_owned()));
                 arguments.push(chart.ok_or_else(|| TaskError::Failed("Input required: chartName".into()))?);
                 if command == "upgrade" && step.flag("install", true) {
                     arguments.push("--install".into());
@@ -39,7 +42,13 @@ impl Task for HelmDeploy {
                     arguments.extend(step.flag(name, default).then(|| flag.to_owned()));
                 }
             }
-            "package" | "lint" | "template" => arguments.extend(chart),
+            "package" => {
+                arguments.extend(chart);
+                arguments.extend(path("destination").into_iter().flat_map(|d| ["--destination".to_owned(), d]));
+                arguments.extend(step.input("chartVersion").into_iter().flat_map(|v| ["--version".into(), v.into()]));
+                arguments.extend(step.flag("updateDependency", false).then(|| "--dependency-update".to_owned()));
+            }
+            "lint" | "template" => arguments.extend(chart),
             _ => {}
         }
         arguments.extend(words(step.input("arguments").unwrap_or_default())?);
@@ -47,7 +56,16 @@ impl Task for HelmDeploy {
             arguments.extend(["--namespace".into(), namespace.to_owned()]);
         }
         step.log.command(&format!("helm {}", arguments.join(" ")));
-        let status = step.exec_with(helm, arguments, &step.sources(), cluster(step)?, |_| {}).await?;
-        ended("helm", status)
+        let captured = captured(step, helm, arguments).await?;
+        let code = captured.status.code().map_or_else(String::new, |c| c.to_string());
+        // Documented as the task's output variables.
+        for (name, value) in [("helmExitCode", &code), ("helmOutput", &captured.output)] {
+            step.set_variable(name, value, false, true, false).map_err(TaskError::Failed)?;
+        }
+        ended("helm", captured.status)?;
+        match captured.complained && step.flag("failOnStderr", false) {
+            true => Err(TaskError::Failed("helm wrote one or more lines to the standard error stream.".into())),
+            false => Ok(()),
+        }
     }
 }

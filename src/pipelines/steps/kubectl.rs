@@ -1,11 +1,15 @@
 //! `Kubernetes@1` and `KubectlInstaller@0`: by the kubectl that is installed.
 
 use super::{Task, docker::words};
-use crate::pipelines::run::{StepContext, TaskError, step::which};
+use crate::pipelines::{
+    agent::process::{self, ProcessSpec, Source},
+    run::{StepContext, TaskError, step::which},
+};
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 /// `KubectlInstaller@0`: nothing is downloaded; what is there is told.
@@ -54,9 +58,42 @@ impl Task for Kubernetes {
             arguments.extend(["-o".into(), format.to_owned()]);
         }
         step.log.command(&format!("kubectl {}", arguments.join(" ")));
-        let status = step.exec_with(kubectl, arguments, &step.sources(), cluster(step)?, |_| {}).await?;
-        ended("kubectl", status)
+        let captured = captured(step, kubectl, arguments).await?;
+        // Documented as the task's output variable.
+        step.set_variable("KubectlOutput", &captured.output, false, true, false).map_err(TaskError::Failed)?;
+        ended("kubectl", captured.status)
     }
+}
+
+/// What a program that talked to the cluster said.
+pub(super) struct Captured {
+    pub status: ExitStatus,
+    /// Lines of its standard output.
+    pub output: String,
+    /// Whether it wrote to its standard error.
+    pub complained: bool,
+}
+
+/// Runs a program against the cluster, its output in the log and kept.
+pub(super) async fn captured(
+    step: &StepContext<'_>,
+    program: PathBuf,
+    arguments: Vec<String>,
+) -> Result<Captured, TaskError> {
+    let mut environment = step.environment();
+    environment.extend(cluster(step)?);
+    let arguments = arguments.into_iter().map(Into::into).collect();
+    let spec = ProcessSpec { program, arguments, folder: step.sources(), environment, input: None };
+    let (mut output, mut complained) = (Vec::new(), false);
+    let status = process::run(spec, step.log.masker(), &step.cancel, |source, line| {
+        match source {
+            Source::Stdout => output.push(line.to_owned()),
+            Source::Stderr => complained = true,
+        }
+        step.line(line);
+    });
+    let status = status.await?;
+    Ok(Captured { status, output: output.join("\n"), complained })
 }
 
 pub(super) fn program(step: &StepContext<'_>, name: &str) -> Result<PathBuf, TaskError> {
@@ -68,7 +105,7 @@ pub(super) fn program(step: &StepContext<'_>, name: &str) -> Result<PathBuf, Tas
     })
 }
 
-pub(super) fn ended(name: &str, status: std::process::ExitStatus) -> Result<(), TaskError> {
+pub(super) fn ended(name: &str, status: ExitStatus) -> Result<(), TaskError> {
     match status.success() {
         true => Ok(()),
         false => Err(TaskError::Failed(format!("{name} failed: {status}"))),
@@ -83,7 +120,7 @@ fn kubeconfig<'a>(step: &'a StepContext<'_>) -> Result<&'a Path, TaskError> {
 }
 
 /// Environment of programs that talk to the cluster.
-pub(super) fn cluster(step: &StepContext<'_>) -> Result<BTreeMap<String, String>, TaskError> {
+fn cluster(step: &StepContext<'_>) -> Result<BTreeMap<String, String>, TaskError> {
     let path = kubeconfig(step)?.display().to_string();
     for input in
         ["kubernetesServiceEndpoint", "kubernetesServiceConnection", "azureSubscription", "azureSubscriptionEndpoint"]

@@ -130,7 +130,12 @@ impl Work<'_, '_> {
     fn manifests(&self) -> Result<Vec<Manifest>, TaskError> {
         let lines = self.step.lines("manifests");
         let lines: Vec<String> = lines.iter().flat_map(|l| l.split(',')).map(|l| l.trim().to_owned()).collect();
-        let found = glob::find(&self.step.sources(), &lines)?;
+        self.loaded(&lines)
+    }
+
+    /// Objects of the files that lines name, in the namespace of the step where it has one.
+    fn loaded(&self, lines: &[String]) -> Result<Vec<Manifest>, TaskError> {
+        let found = glob::find(&self.step.sources(), lines)?;
         if found.is_empty() {
             return Err(TaskError::Failed(format!("No manifest file(s) matching {} was found.", lines.join(" "))));
         }
@@ -267,24 +272,13 @@ impl Work<'_, '_> {
 
     async fn delete(&self) -> Result<(), TaskError> {
         let words = words(self.step.required("arguments")?)?;
-        let mut words: Vec<&str> = words.iter().map(String::as_str).filter(|w| *w != "--ignore-not-found").collect();
-        if let Some(at) = words.iter().position(|w| *w == "-n" || *w == "--namespace") {
-            words.drain(at..(at + 2).min(words.len()));
-        }
-        let pairs: Vec<(&str, &str)> = match words.as_slice() {
-            [kind, names @ ..] if !kind.contains('/') && !names.is_empty() => {
-                names.iter().map(|n| (*kind, *n)).collect()
-            }
-            all => all.iter().filter_map(|w| w.split_once('/')).collect(),
-        };
-        if pairs.is_empty() || pairs.iter().any(|(k, n)| k.starts_with('-') || n.starts_with('-')) {
-            return Err(TaskError::Failed("delete: arguments must be KIND NAME… or KIND/NAME…".into()));
-        }
-        for (kind, name) in pairs {
-            let api = self.api(kind).await?;
+        let delete = Delete::parse(&words)?;
+        let namespace = self.namespace().or(delete.namespace.as_deref()).unwrap_or("default");
+        for (kind, name) in &delete.objects {
+            let api = self.api(kind, namespace).await?;
             match api.delete(name, &DeleteParams::default()).await {
                 Ok(_) => self.step.log.write(&format!("{kind}/{name} deleted")),
-                Err(kube::Error::Api(status)) if status.code == 404 => {
+                Err(kube::Error::Api(status)) if status.code == 404 && delete.ignore_not_found => {
                     self.step.log.write(&format!("{kind}/{name} not found"));
                 }
                 Err(error) => return Err(refused(&format!("delete {kind}/{name}"), &error)),
@@ -301,7 +295,7 @@ impl Work<'_, '_> {
             .parse()
             .map_err(|_| TaskError::Failed("replicas is not a number".into()))?;
         let patch = json!({"spec": {"replicas": replicas}});
-        let api = self.api(kind).await?;
+        let api = self.api(kind, self.namespace().unwrap_or("default")).await?;
         api.patch_scale(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .map_err(|e| refused(&format!("scale {kind}/{name}"), &e))?;
@@ -309,24 +303,39 @@ impl Work<'_, '_> {
         Ok(())
     }
 
+    /// Patches what is named, or what a file names (`resourceToPatch`).
     async fn patch(&self) -> Result<(), TaskError> {
-        let (kind, name) = (self.step.required("kind")?, self.step.required("name")?);
-        let patch: Value = serde_json::from_str(self.step.required("patch")?)
-            .map_err(|e| TaskError::Failed(format!("patch is not JSON: {e}")))?;
-        let api = self.api(kind).await?;
-        let parameters = PatchParams::default();
-        let done = match self.step.input("mergeStrategy").unwrap_or("strategic") {
-            "merge" => api.patch(name, &parameters, &Patch::Merge(&patch)).await,
-            "strategic" => api.patch(name, &parameters, &Patch::Strategic(&patch)).await,
-            other => return Err(TaskError::Failed(format!("mergeStrategy '{other}' is not supported"))),
+        let named = self.step.input("resourceToPatch").is_some_and(|r| r.eq_ignore_ascii_case("name"));
+        let objects: Vec<(String, String, String)> = if named {
+            let namespace = self.namespace().unwrap_or("default").to_owned();
+            vec![(self.step.required("kind")?.to_owned(), self.step.required("name")?.to_owned(), namespace)]
+        } else {
+            let found = self.loaded(&[self.step.required("resourceFileToPatch")?.to_owned()])?;
+            found.iter().map(|m| (m.kind().to_owned(), m.name().to_owned(), m.namespace().to_owned())).collect()
         };
-        done.map_err(|e| refused(&format!("patch {kind}/{name}"), &e))?;
-        self.step.log.write(&format!("{kind}/{name} patched"));
+        let patch = self.patch_body()?;
+        for (kind, name, namespace) in objects {
+            let api = self.api(&kind, &namespace).await?;
+            let done = api.patch(&name, &PatchParams::default(), &patch).await;
+            done.map_err(|e| refused(&format!("patch {kind}/{name}"), &e))?;
+            self.step.log.write(&format!("{}/{name} patched", kind.to_lowercase()));
+        }
         Ok(())
     }
 
+    fn patch_body(&self) -> Result<Patch<Value>, TaskError> {
+        let text = self.step.required("patch")?;
+        let wrong = |e: serde_json::Error| TaskError::Failed(format!("patch is not what mergeStrategy asks for: {e}"));
+        Ok(match self.step.input("mergeStrategy").unwrap_or("strategic") {
+            "merge" => Patch::Merge(serde_json::from_str(text).map_err(wrong)?),
+            "strategic" => Patch::Strategic(serde_json::from_str(text).map_err(wrong)?),
+            "json" => Patch::Json(serde_json::from_str(text).map_err(wrong)?),
+            other => return Err(TaskError::Failed(format!("mergeStrategy '{other}' is not supported"))),
+        })
+    }
+
     /// The API of a kind, by kind, plural or short name as the cluster tells them.
-    async fn api(&self, kind: &str) -> Result<Api<DynamicObject>, TaskError> {
+    async fn api(&self, kind: &str, namespace: &str) -> Result<Api<DynamicObject>, TaskError> {
         let discovery =
             Discovery::new(self.cluster.client.clone()).run().await.map_err(|e| refused("discovery", &e))?;
         let wanted = kind.to_lowercase();
@@ -337,11 +346,47 @@ impl Work<'_, '_> {
         let (resource, capabilities) =
             found.ok_or_else(|| TaskError::Failed(format!("the cluster does not serve '{kind}'")))?;
         Ok(match capabilities.scope {
-            Scope::Namespaced => {
-                Api::namespaced_with(self.cluster.client.clone(), self.namespace().unwrap_or("default"), &resource)
-            }
+            Scope::Namespaced => Api::namespaced_with(self.cluster.client.clone(), namespace, &resource),
             Scope::Cluster => Api::all_with(self.cluster.client.clone(), &resource),
         })
+    }
+}
+
+/// `arguments` of the action `delete`, as kubectl takes them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Delete {
+    /// Kinds with names.
+    objects: Vec<(String, String)>,
+    namespace: Option<String>,
+    ignore_not_found: bool,
+}
+
+impl Delete {
+    fn parse(words: &[String]) -> Result<Self, TaskError> {
+        let (mut delete, mut plain) = (Self::default(), Vec::new());
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let (option, value) = word.split_once('=').map_or((word.as_str(), None), |(o, v)| (o, Some(v.to_owned())));
+            match option {
+                "-n" | "--namespace" => delete.namespace = value.or_else(|| words.next().cloned()),
+                "--ignore-not-found" => delete.ignore_not_found = value.is_none_or(|v| v == "true"),
+                _ if word.starts_with('-') => {
+                    return Err(TaskError::Failed(format!(
+                        "delete: {word} is not supported; arguments are KIND NAME… or KIND/NAME…, -n and --ignore-not-found"
+                    )));
+                }
+                _ => plain.push(word.as_str()),
+            }
+        }
+        let named = |(kind, name): (&str, &str)| (kind.to_owned(), name.to_owned());
+        delete.objects = match plain.as_slice() {
+            [kind, names @ ..] if !kind.contains('/') => names.iter().map(|name| named((kind, name))).collect(),
+            all => all.iter().filter_map(|word| word.split_once('/')).map(named).collect(),
+        };
+        if delete.objects.is_empty() || delete.objects.len() < plain.len().saturating_sub(1) {
+            return Err(TaskError::Failed("delete: arguments must be KIND NAME… or KIND/NAME…".into()));
+        }
+        Ok(delete)
     }
 }
 
@@ -384,6 +429,22 @@ fn add_pull_secrets(object: &mut Value, secrets: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_of_delete_are_those_of_kubectl() {
+        let parse = |text: &str| Delete::parse(&words(text).unwrap());
+        let objects =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, n)| ((*k).into(), (*n).into())).collect::<Vec<_>>();
+        let many = parse("deployment a b").unwrap();
+        assert_eq!(many, Delete { objects: objects(&[("deployment", "a"), ("deployment", "b")]), ..Delete::default() });
+        let mixed = parse("--ignore-not-found deploy/a -n shop svc/b").unwrap();
+        assert_eq!(mixed.objects, objects(&[("deploy", "a"), ("svc", "b")]));
+        assert_eq!((mixed.namespace.as_deref(), mixed.ignore_not_found), (Some("shop"), true));
+        assert!(!parse("deploy/a --ignore-not-found=false --namespace=x").unwrap().ignore_not_found);
+        for wrong in ["", "deployment", "deploy/a b c", "pods --all", "pods -l app=web", "-f file.yaml"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn pull_secrets_reach_the_pods_once() {
