@@ -893,3 +893,22 @@ fn a_run_is_canceled(environment: &Environment) {
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains("not under way"), "{said}");
 }
+
+/// A cancellation ends the job whether that is being decided, waits for its agent, begins, or is in its step.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_canceled_however_far_its_job_has_got() {
+    let service = Service::start().await;
+    let repository = Repository::new("steps:\n- checkout: none\n- bash: sleep 7649\n", &[]);
+    for round in 0..20 {
+        let queued = service.engine.queue(repository.request()).await.unwrap();
+        service.when(queued.id, |run| run.stages.first().is_some_and(|s| s.state == State::InProgress)).await;
+        // Each round a little further on.
+        for _ in 0..round * round {
+            tokio::task::yield_now().await;
+        }
+        assert!(service.engine.cancel(queued.id));
+        let run = service.ended(queued.id).await;
+        assert_eq!(run.result, Some(Outcome::Canceled), "round {round}: {run:#?}");
+    }
+    service.stop().await;
+}

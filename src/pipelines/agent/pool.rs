@@ -18,6 +18,8 @@ pub struct AgentPool {
     free: Arc<Mutex<BTreeSet<usize>>>,
     /// Work folder number by pipeline (`SourceRootMapping` of the agent).
     numbers: Mutex<BTreeMap<String, usize>>,
+    /// Agent that a job had last: its folder there has what the job built.
+    last: Mutex<BTreeMap<String, usize>>,
 }
 
 /// An agent while a job has it.
@@ -77,18 +79,26 @@ impl AgentPool {
             permits: Arc::new(Semaphore::new(agents)),
             free: Arc::new(Mutex::new((1..=agents).collect())),
             numbers: Mutex::new(numbers),
+            last: Mutex::default(),
         })
     }
 
-    /// Waits for an agent; `None` when cancelled first.
-    pub async fn acquire(&self, cancel: &CancellationToken) -> Option<Agent> {
+    /// Waits for an agent, the one that `job` had last when that is free; `None` when cancelled first.
+    pub async fn acquire(&self, job: &str, cancel: &CancellationToken) -> Option<Agent> {
         let permit = tokio::select! {
             biased;
             () = cancel.cancelled() => return None,
             permit = self.permits.clone().acquire_owned() => permit.ok()?,
         };
-        // One is free for each permit.
-        let number = self.free.lock().pop_first()?;
+        let mut last = self.last.lock();
+        let mut free = self.free.lock();
+        let number = match last.get(job).filter(|number| free.contains(number)) {
+            Some(number) => *number,
+            // One is free for each permit; best one that no other job would like to have again.
+            None => *free.iter().find(|n| !last.values().any(|l| l == *n)).or_else(|| free.first())?,
+        };
+        free.remove(&number);
+        last.insert(job.to_owned(), number);
         let name = format!("aksim-{number}");
         Some(Agent { number, home: self.root.join(&name), name, free: self.free.clone(), _permit: permit })
     }
@@ -177,20 +187,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pool = AgentPool::open(dir.path(), 2).unwrap();
         let cancel = CancellationToken::new();
-        let first = pool.acquire(&cancel).await.unwrap();
-        let second = pool.acquire(&cancel).await.unwrap();
+        let first = pool.acquire("test", &cancel).await.unwrap();
+        let second = pool.acquire("build", &cancel).await.unwrap();
         assert_eq!((first.name.as_str(), second.name.as_str()), ("aksim-1", "aksim-2"));
         drop(first);
-        assert_eq!(pool.acquire(&cancel).await.unwrap().number, 1);
+        assert_eq!(pool.acquire("test", &cancel).await.unwrap().number, 1);
         cancel.cancel();
-        assert!(pool.acquire(&cancel).await.is_none());
+        assert!(pool.acquire("test", &cancel).await.is_none());
+    }
+
+    /// What a job built lies in the folder of its agent.
+    #[tokio::test]
+    async fn a_job_has_the_agent_that_it_had_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = AgentPool::open(dir.path(), 3).unwrap();
+        let cancel = CancellationToken::new();
+        let number = async |job: &str| pool.acquire(job, &cancel).await.unwrap().number;
+        assert_eq!((number("test").await, number("build").await, number("pack").await), (1, 2, 3));
+        assert_eq!((number("build").await, number("test").await), (2, 1));
+        let taken = pool.acquire("build", &cancel).await.unwrap();
+        assert_eq!(taken.number, 2);
+        assert_eq!(number("build").await, 1, "any other rather than none");
     }
 
     #[tokio::test]
     async fn folders_are_as_the_agent_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let pool = AgentPool::open(dir.path(), 1).unwrap();
-        let agent = pool.acquire(&CancellationToken::new()).await.unwrap();
+        let agent = pool.acquire("job", &CancellationToken::new()).await.unwrap();
         let workspace = pool.prepare(&agent, "shop", None).unwrap();
         assert!(workspace.sources.ends_with("_work/1/s"));
         std::fs::write(workspace.sources.join("kept"), "").unwrap();

@@ -35,6 +35,9 @@ use tokio_util::sync::CancellationToken;
 const DEFAULT_TIMEOUT: u32 = 60;
 const DEFAULT_CANCEL_TIMEOUT: u32 = 5;
 
+/// Percent of a canary's round, for the hooks of that round.
+pub(super) const INCREMENT: &str = "Strategy.Increment";
+
 /// What the steps of a job share and change.
 pub struct JobState {
     /// Variables.
@@ -97,13 +100,15 @@ enum When {
     Failed,
 }
 
-/// Runs one leg of a job; its outcome as it counts for what follows.
+/// Runs one leg of a job; its outcome as it counts for what follows. `late`: its condition held although the run had
+/// been cancelled. That is asked once: a cancellation after it ends the job, however far that has got.
 pub(super) async fn run(
     run: Arc<RunContext>,
     stage_index: usize,
     job_index: usize,
     leg: Leg,
     variables: Variables,
+    late: bool,
 ) -> Outcome {
     let stage = &run.plan.stages[stage_index];
     let job = &stage.jobs[job_index];
@@ -116,9 +121,11 @@ pub(super) async fn run(
         return result;
     }
     // A job that is to run although its run was cancelled waits for its agent like any other.
-    let patience = if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.clone() };
-    let ended = match run.engine.agents.acquire(&patience).await {
-        Some(agent) => on_agent(&run, &stage.name, job, &name, &leg, variables, &agent).await,
+    let cancel = if late { CancellationToken::new() } else { run.cancel.child_token() };
+    let pipeline = variables.get("Build.DefinitionName").unwrap_or_default();
+    let known_as = format!("{pipeline}/{}/{name}", stage.name);
+    let ended = match run.engine.agents.acquire(&known_as, &cancel).await {
+        Some(agent) => on_agent(&run, &stage.name, job, &leg, variables, &agent, cancel).await,
         None => Ended { outcome: Outcome::Canceled, ..Ended::default() },
     };
     let continues = matches!(&job.continue_on_error, Some(Late::Known(true)))
@@ -185,11 +192,12 @@ async fn on_agent(
     run: &Arc<RunContext>,
     stage: &str,
     job: &Job,
-    name: &str,
     leg: &Leg,
     mut variables: Variables,
     agent: &Agent,
+    cancel: CancellationToken,
 ) -> Ended {
+    let name = legs::record_name(&job.name, leg.name.as_deref());
     let pipeline = variables.get("Build.DefinitionName").unwrap_or("pipeline").to_owned();
     let prepared = run.engine.agents.prepare(agent, &pipeline, job.workspace_clean.as_deref());
     let workspace = match prepared {
@@ -199,7 +207,7 @@ async fn on_agent(
     for (key, value) in &leg.variables {
         variables.put(key, value.clone());
     }
-    predefined::of_job(&mut variables, run, job, name, leg, agent, &workspace);
+    predefined::of_job(&mut variables, run, job, &name, leg, agent, &workspace);
     let environment = match &job.work {
         Work::Deployment(deployment) => Some(predefined::of_environment(&mut variables, deployment, run.id)),
         Work::Steps(_) => None,
@@ -215,7 +223,7 @@ async fn on_agent(
     let context = JobContext {
         run: run.clone(),
         stage: stage.to_owned(),
-        name: name.to_owned(),
+        name,
         job: job.name.clone(),
         checkouts: phases.iter().flat_map(|p| p.steps).filter(|s| step::is_checkout(s)).count(),
         workspace,
@@ -229,7 +237,7 @@ async fn on_agent(
             restore: Vec::new(),
             caches: Vec::new(),
         }),
-        cancel: if run.cancel.is_cancelled() { CancellationToken::new() } else { run.cancel.child_token() },
+        cancel,
         hard: CancellationToken::new(),
         lookup: format!("vsts_{:032x}", rand::random::<u128>()),
         needs,
@@ -347,6 +355,8 @@ impl JobContext {
                 self.state.lock().status =
                     if self.cancel.is_cancelled() { Outcome::Canceled } else { Outcome::Succeeded };
                 let mut state = self.state.lock();
+                // Only the hooks that run once for each increment know it.
+                state.variables.remove(INCREMENT);
                 for (key, value) in &phase.variables {
                     state.variables.put_readonly(key, value);
                 }
@@ -532,7 +542,7 @@ fn phases(work: &Work) -> Vec<Phase<'_>> {
     let action = |action: &str, increment: Option<u32>| {
         let mut variables =
             vec![("Strategy.Name", strategy_name(deployment).to_owned()), ("Strategy.Action", action.to_owned())];
-        variables.extend(increment.map(|i| ("Strategy.Increment", i.to_string())));
+        variables.extend(increment.map(|i| (INCREMENT, i.to_string())));
         variables
     };
     add("preDeploy", &hooks.pre_deploy, When::Succeeded, &action("deploy", None));
@@ -573,8 +583,8 @@ fn plain_key(key: &str) -> String {
     key.split_once(HOOK_MARK).map_or(key, |(_, rest)| rest).to_owned()
 }
 
-/// Names of a deployment's outputs: `JOB.step.variable` for runOnce, `HOOK.step.variable`, and with a resource
-/// `HOOK_RESOURCE.step.variable`.
+/// Names of a deployment's outputs: `JOB.step.variable` for runOnce, `HOOK.step.variable`, with a resource
+/// `HOOK_RESOURCE.step.variable`, and `HOOK_INCREMENT.step.variable` for the rounds of a canary.
 fn deployment_outputs(
     job: &str,
     deployment: &Deployment,
@@ -594,4 +604,28 @@ fn deployment_outputs(
         named.extend(names.into_iter().map(|name| (name, value.clone())));
     }
     named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_of_deployments_are_named_by_hook_resource_and_increment() {
+        let deployment = |environment: serde_json::Value, strategy: serde_json::Value| -> Deployment {
+            serde_json::from_value(serde_json::json!({"environment": environment, "strategy": strategy})).unwrap()
+        };
+        let names = |deployment: &Deployment, hook: &str| -> Vec<String> {
+            let value = OutputValue { value: "1".into(), secret: false };
+            let outputs = BTreeMap::from([(format!("{hook}{HOOK_MARK}set.v"), value)]);
+            deployment_outputs("web", deployment, outputs).into_keys().collect()
+        };
+        let (plain, resource) =
+            (serde_json::json!({"name": "aks"}), serde_json::json!({"name": "aks", "resourceName": "shop"}));
+        let run_once = serde_json::json!({"runOnce": {}});
+        assert_eq!(names(&deployment(plain.clone(), run_once.clone()), "deploy"), ["deploy.set.v", "web.set.v"]);
+        assert!(names(&deployment(resource, run_once), "deploy").contains(&"Deploy_shop.set.v".to_owned()));
+        let canary = serde_json::json!({"canary": {"increments": [10], "hooks": {}}});
+        assert!(names(&deployment(plain, canary), "deploy_10").contains(&"deploy_10.set.v".to_owned()));
+    }
 }

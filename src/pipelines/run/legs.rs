@@ -119,8 +119,13 @@ fn text_of(
 type Parsed = Vec<(Option<String>, IndexMap<String, String>)>;
 
 fn parse(text: &str) -> Result<Parsed, String> {
-    let json: IndexMap<String, IndexMap<String, serde_json::Value>> =
-        serde_json::from_str(text).map_err(|e| format!("{text:?} is not a JSON object of objects: {e}"))?;
+    type Legs = IndexMap<String, IndexMap<String, serde_json::Value>>;
+    // Azure reads single quotes too, and its documentation uses them: that is a flow mapping of YAML.
+    let single_quoted = || serde_saphyr::from_str::<Legs>(text).ok().filter(|_| text.trim_start().starts_with('{'));
+    let json = match serde_json::from_str::<Legs>(text) {
+        Ok(json) => json,
+        Err(e) => single_quoted().ok_or_else(|| format!("{text:?} is not a JSON object of objects: {e}"))?,
+    };
     let values = |map: IndexMap<String, serde_json::Value>| {
         map.into_iter().map(|(key, value)| (key, Value::from_json(&value).text())).collect()
     };
@@ -151,6 +156,8 @@ mod tests {
         let legs = parse(r#"{"a": {"x": 1, "y": true}, "b": {"x": "two"}}"#).unwrap();
         assert_eq!(legs[0].0.as_deref(), Some("a"));
         assert_eq!((legs[0].1["x"].as_str(), legs[0].1["y"].as_str()), ("1", "True"));
-        assert!(parse("[]").is_err() && parse("").is_err());
+        let legs = parse("{'a':{'x':'1'},'b':{'x':'2'}}").unwrap();
+        assert_eq!((legs[1].0.as_deref(), legs[1].1["x"].as_str()), (Some("b"), "2"));
+        assert!(parse("[]").is_err() && parse("").is_err() && parse("a: {x: 1}").is_err() && parse("{'a':").is_err());
     }
 }

@@ -196,6 +196,7 @@ impl RunContext {
             dependencies: Value::Null,
             stage_dependencies: Value::Null,
             pipeline: self.pipeline_context(),
+            resources: self.resources_context(),
             results: Dependencies { results: Vec::new() },
             canceled: false,
             store: &self.engine.store,
@@ -251,6 +252,20 @@ impl RunContext {
         }
         variables.teach(&self.masker);
         Ok(())
+    }
+
+    /// `resources` of expressions: name, branch and kind of the repositories, `self` among them.
+    fn resources_context(&self) -> Value {
+        let own = self.record().ok().map(|r| r.request).map(|request| {
+            let own = [("name", request.repository), ("ref", request.reference), ("version", request.commit)];
+            ("self".to_owned(), texts(own))
+        });
+        let others = self.plan.resources.repositories.iter().map(|r| {
+            let texts = texts([("name", r.name.clone()), ("ref", r.reference.clone()), ("type", r.kind.clone())]);
+            (r.alias.clone(), texts)
+        });
+        let repositories: Value = own.into_iter().chain(others).collect();
+        [("repositories".to_owned(), repositories)].into_iter().collect()
     }
 
     /// `pipeline` of expressions.
@@ -326,4 +341,8 @@ pub fn reset_failed(run: &mut RunRecord) -> bool {
     (run.state, run.result, run.finished) = (State::Pending, None, None);
     run.message.clear();
     true
+}
+
+fn texts<const N: usize>(fields: [(&str, String); N]) -> Value {
+    fields.into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
 }

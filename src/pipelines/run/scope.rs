@@ -25,6 +25,8 @@ pub struct RunScope<'a> {
     pub stage_dependencies: Value,
     /// `pipeline`.
     pub pipeline: Value,
+    /// `resources`.
+    pub resources: Value,
     /// What `succeeded()` and the others ask.
     pub results: Dependencies,
     /// Whether the run was told to end.
@@ -58,6 +60,7 @@ impl Scope for RunScope<'_> {
             "dependencies" => Some(self.dependencies.clone()),
             "stagedependencies" => Some(self.stage_dependencies.clone()),
             "pipeline" => Some(self.pipeline.clone()),
+            "resources" => Some(self.resources.clone()),
             _ => None,
         }
     }

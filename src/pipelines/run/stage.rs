@@ -85,6 +85,7 @@ impl RunContext {
             dependencies: record.as_ref().map_or(Value::Null, |r| scope::stage_dependencies(r, &all)),
             stage_dependencies: record.as_ref().map_or(Value::Null, |r| scope::jobs_of_stages(r, &all)),
             pipeline: self.pipeline_context(),
+            resources: self.resources_context(),
             results: Dependencies { results: results.collect() },
             canceled: self.cancel.is_cancelled(),
             store: &self.engine.store,
@@ -181,6 +182,7 @@ impl RunContext {
             let message = "server jobs are not run by the local agent (--skip-unsupported)";
             return self.end_records(stage, job, Outcome::Skipped, message);
         }
+        let late = self.cancel.is_cancelled();
         let decided = self.decide_job(stage, job, variables);
         let legs = match decided {
             Ok(Some(variables)) => legs::of(&self, stage, job, &variables).map(|legs| (legs, variables)),
@@ -198,7 +200,7 @@ impl RunContext {
             running.spawn(async move {
                 // Never closed.
                 let _slot = slots.acquire_owned().await;
-                job::run(context, stage_index, job_index, leg, variables).await
+                job::run(context, stage_index, job_index, leg, variables, late).await
             });
         }
         let mut outcome = Outcome::Skipped;
@@ -239,6 +241,7 @@ impl RunContext {
             dependencies: scope::job_dependencies(own, &all),
             stage_dependencies: scope::jobs_of_stages(&record, &stages),
             pipeline: self.pipeline_context(),
+            resources: self.resources_context(),
             results: Dependencies { results: all.iter().map(result).collect() },
             canceled: self.cancel.is_cancelled(),
             store: &self.engine.store,

@@ -2,7 +2,7 @@
 
 use super::{
     commands, condition,
-    job::{HOOK_MARK, JobContext},
+    job::{HOOK_MARK, INCREMENT, JobContext},
     variables::Variables,
 };
 use crate::pipelines::{
@@ -220,7 +220,8 @@ impl StepContext<'_> {
         tokio::pin!(timer);
         let task = self.task();
         tokio::pin!(task);
-        let (mut timed_out, mut told) = (false, self.job.cancel.is_cancelled());
+        // The job may have been cancelled since the step's condition was asked: it is asked again.
+        let (mut timed_out, mut told) = (false, false);
         let result = loop {
             tokio::select! {
                 result = &mut task => break result,
@@ -475,7 +476,9 @@ impl StepContext<'_> {
         let mut state = self.job.state.lock();
         if output {
             let step = self.step.name.as_deref().unwrap_or_default();
-            let key = format!("{}{HOOK_MARK}{step}.{name}", self.hook.unwrap_or_default());
+            let hook = self.hook.unwrap_or_default();
+            let round = state.variables.get(INCREMENT).map(|increment| format!("_{increment}")).unwrap_or_default();
+            let key = format!("{hook}{round}{HOOK_MARK}{step}.{name}");
             let secret =
                 secret || state.variables.iter().any(|v| v.secret && !v.value.is_empty() && value.contains(&v.value));
             let output = crate::pipelines::store::record::OutputValue { value: value.to_owned(), secret };

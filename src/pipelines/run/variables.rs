@@ -61,6 +61,11 @@ impl Variables {
         self.insert(Variable { name: name.to_owned(), value: value.into(), secret: false, readonly: true });
     }
 
+    /// Forgets a variable.
+    pub fn remove(&mut self, name: &str) {
+        self.values.shift_remove(&name.to_lowercase());
+    }
+
     /// Sets a variable, whatever it was.
     pub fn insert(&mut self, variable: Variable) {
         self.values.insert(variable.name.to_lowercase(), variable);

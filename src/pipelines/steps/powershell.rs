@@ -34,7 +34,7 @@ impl Task for PowerShell {
             "\nif (!(Test-Path -LiteralPath variable:\\LASTEXITCODE)) { exit 0 } else { exit $LASTEXITCODE }\n"
         };
         let text = format!("$ErrorActionPreference = '{preference}'\n{body}\n{last_code}");
-        let file = script_file(step, &text, "ps1")?;
+        let file = script_file(step, &text, "ps1", false)?;
         let arguments = ["-NoLogo", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Unrestricted", "-File"];
         let arguments: Vec<_> = arguments.map(Into::into).into_iter().chain([file.into_os_string()]).collect();
         interpret(step, "pwsh", &arguments).await

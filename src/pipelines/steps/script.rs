@@ -15,7 +15,7 @@ pub struct CmdLine;
 impl Task for CmdLine {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError> {
         let script = step.required("script")?;
-        let file = script_file(step, script, "sh")?;
+        let file = script_file(step, script, "sh", true)?;
         let arguments = ["--noprofile".into(), "--norc".into(), file.into_os_string()];
         interpret(step, "bash", &arguments).await
     }
@@ -40,7 +40,7 @@ impl Task for Bash {
             // The task's own words: arguments are text of a command line, which bash reads.
             format!("exec bash {} {arguments}", quoted(&path))
         };
-        let file = script_file(step, &text, "sh")?;
+        let file = script_file(step, &text, "sh", inline)?;
         let environment = step.input("bashEnvValue").map(str::to_owned);
         if let Some(value) = environment {
             step.log.warning(&format!("bashEnvValue '{value}' is not used."));
@@ -54,13 +54,24 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
-/// Writes a script to the temporary folder, for its owner alone: it may hold secrets.
-pub(super) fn script_file(step: &StepContext<'_>, text: &str, extension: &str) -> Result<PathBuf, TaskError> {
+/// Writes a script to the temporary folder, for its owner alone: it may hold secrets. As in Azure one of a single line is
+/// `shown`, unless that would be a command to the agent.
+pub(super) fn script_file(
+    step: &StepContext<'_>,
+    text: &str,
+    extension: &str,
+    shown: bool,
+) -> Result<PathBuf, TaskError> {
     let path = step.job.workspace.temp.join(format!("{}.{extension}", uuid::Uuid::new_v4()));
     let text = text.replace("\r\n", "\n");
     crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PRIVATE)
         .map_err(|e| TaskError::file("write", &path, &e))?;
     step.log.write("Generating script.");
+    let line = text.trim_end();
+    if shown && !line.contains('\n') && !line.contains("##vso[") {
+        step.log.write("Script contents:");
+        step.log.write(line);
+    }
     step.log.write("========================== Starting Command Output ===========================");
     Ok(path)
 }
