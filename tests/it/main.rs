@@ -2,6 +2,7 @@
 
 mod bad_environment;
 mod bad_input;
+mod container_jobs;
 mod containers;
 mod controllers;
 mod database;
@@ -15,7 +16,6 @@ mod kubectl;
 mod kubectl_debug;
 mod kubectl_workloads;
 mod pipelines;
-mod pipelines_containers;
 mod pipelines_golden;
 mod pipelines_plan;
 mod pipelines_tasks;

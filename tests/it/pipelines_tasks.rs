@@ -264,7 +264,7 @@ async fn a_job_that_takes_too_long_is_canceled_and_so_is_its_end() {
 jobs:
 - job: slow
   timeoutInMinutes: 1
-  cancelTimeoutInMinutes: 1
+  cancelTimeoutInMinutes: 4
   steps:
   - checkout: none
   - bash: sleep 7651
