@@ -10,7 +10,7 @@ use std::{
     fs::{File, TryLockError},
     io,
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc,
     time::Duration,
 };
@@ -50,7 +50,19 @@ pub struct Kept {
 }
 
 /// How long an aksim that answers no more may take to let go of the lock.
-const DYING: Duration = Duration::from_secs(3);
+const DYING: Duration = Duration::from_secs(10);
+
+/// Whether a living process listens on the control socket. After `kill -9` a child that was about to become another
+/// program may hold socket and lock a moment longer: it takes connections in the name of the dead.
+fn listens(socket: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(socket) else { return false };
+    #[cfg(target_os = "linux")]
+    if let Ok(peer) = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials) {
+        return Path::new("/proc").join(peer.pid().to_string()).exists();
+    }
+    drop(stream);
+    true
+}
 
 /// Waits for the lock: the last thread of a process that was killed lets go of it, a moment after
 /// the process is no longer seen.
@@ -90,7 +102,7 @@ impl State {
         let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(file(path.clone()))?;
         let lock = match lock.try_lock() {
             Ok(()) => lock,
-            Err(TryLockError::WouldBlock) if UnixStream::connect(home.control_socket()).is_ok() => {
+            Err(TryLockError::WouldBlock) if listens(&home.control_socket()) => {
                 return Err(StateError::Running { lock: path });
             }
             Err(TryLockError::WouldBlock) => {
