@@ -102,21 +102,13 @@ pub async fn run(
     }
     let mut child = start(&spec)?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let (sender, mut lines) = mpsc::channel(256);
-    let mut readers = JoinSet::new();
-    if let Some(out) = child.stdout.take() {
-        readers.spawn(read_lines(out, Source::Stdout, masker.clone(), sender.clone()));
-    }
-    if let Some(err) = child.stderr.take() {
-        readers.spawn(read_lines(err, Source::Stderr, masker.clone(), sender.clone()));
-    }
+    let (mut readers, mut lines) = read_output(child.stdout.take(), child.stderr.take(), masker);
     if let (Some(input), Some(mut stdin)) = (spec.input.clone(), child.stdin.take()) {
         // A program that does not read its input is free not to.
         readers.spawn(async move {
             let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, &input).await;
         });
     }
-    drop(sender);
     let wait = |source| ProcessError::Wait { program: spec.program.clone(), source };
     let mut stage = 0;
     let mut status = None;
@@ -219,7 +211,24 @@ fn signal(group: Option<Pid>, kind: Signal) {
     }
 }
 
-pub(super) async fn read_lines(
+/// The lines of both outputs as they come; the readers live as long as the set.
+pub(super) fn read_output(
+    stdout: Option<impl AsyncRead + Unpin + Send + 'static>,
+    stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
+    masker: &Arc<SecretMasker>,
+) -> (JoinSet<()>, mpsc::Receiver<(Source, String)>) {
+    let (sender, lines) = mpsc::channel(256);
+    let mut readers = JoinSet::new();
+    if let Some(out) = stdout {
+        readers.spawn(read_lines(out, Source::Stdout, masker.clone(), sender.clone()));
+    }
+    if let Some(err) = stderr {
+        readers.spawn(read_lines(err, Source::Stderr, masker.clone(), sender));
+    }
+    (readers, lines)
+}
+
+async fn read_lines(
     mut from: impl AsyncRead + Unpin,
     source: Source,
     masker: Arc<SecretMasker>,

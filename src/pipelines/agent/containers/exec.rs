@@ -4,7 +4,7 @@ use super::{JobContainers, needs::ContainerName};
 use crate::{
     pipelines::{
         agent::process::{
-            AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_lines, signal_marked,
+            AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output, signal_marked,
         },
         logging::mask::SecretMasker,
     },
@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Marks the processes of one step, so that they are found and ended.
@@ -83,15 +83,8 @@ impl JobContainers {
             attached = api.exec(&pod, command, &params) => attached.map_err(|e| failed(io::Error::other(e))),
         };
         let mut attached = attached.inspect_err(|_| drop(std::fs::remove_file(&file)))?;
-        let (sender, mut lines) = mpsc::channel(256);
-        let mut readers = JoinSet::new();
-        if let Some(out) = attached.stdout() {
-            readers.spawn(read_lines(out, Source::Stdout, masker.clone(), sender.clone()));
-        }
-        if let Some(err) = attached.stderr() {
-            readers.spawn(read_lines(err, Source::Stderr, masker.clone(), sender.clone()));
-        }
-        drop(sender);
+        // Held to the end: the readers live as long as the set.
+        let (_readers, mut lines) = read_output(attached.stdout(), attached.stderr(), masker);
         let wait = |source| ProcessError::Wait { program: process.program.clone(), source };
         let Some(ending) = attached.take_status() else {
             return Err(wait(io::Error::other("it has no status")));
