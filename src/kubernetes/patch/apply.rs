@@ -76,18 +76,18 @@ pub fn apply(
     let own = managers.entry(writer, &api_version, true);
     let last = std::mem::replace(&mut own.fields, set);
     let mut new = typed::merge(place, live_or_nothing, applied)?;
-    let kept = managers.0.iter().fold(UNOWNED.clone(), |kept, manager| kept.union(&manager.fields));
+    let kept = managers.0.iter().fold(UNOWNED.clone(), |kept, manager| kept.union(manager.fields.clone()));
     typed::prune(place, &mut new, &last, &kept)?;
     keep_reset(&mut new, live_or_nothing, reset);
 
-    let comparison = typed::compare(place, live_or_nothing, &new)?;
-    let changed = comparison.modified.clone().union(&comparison.added).difference(&UNOWNED);
+    let comparison = typed::compare(place, Some(live_or_nothing), &new)?;
+    let changed = comparison.modified.union(comparison.added).difference(&UNOWNED);
     let is_own = |m: &Manager| m.applies && m.name == writer.manager && m.subresource == writer.subresource;
     if !force {
         conflicts(managers.0.iter().filter(|m| !is_own(m)), &changed)?;
     }
     for other in managers.0.iter_mut().filter(|m| !is_own(m)) {
-        other.fields = other.fields.difference(&changed).difference(&comparison.removed);
+        other.fields = std::mem::take(&mut other.fields).difference(&changed).difference(&comparison.removed);
     }
     managers.0.retain(|manager| !manager.fields.is_empty());
     let unchanged = changed.is_empty() && comparison.removed.is_empty() && managers == before;
@@ -159,31 +159,32 @@ pub fn track_update(
     writer: Writer<'_>,
 ) -> Result<(), PatchError> {
     let (place, api_version) = (place(resource), resource.api_version());
-    let nothing = json!({ "apiVersion": api_version, "kind": resource.kind, "metadata": {} });
-    let live = live.unwrap_or(&nothing);
     let sent = new.pointer("/metadata/managedFields").and_then(Value::as_array);
     if sent.is_some_and(|entries| matches!(&entries[..], [only] if only.as_object().is_some_and(|o| o.is_empty()))) {
         Managers::default().write(new);
         return Ok(());
     }
-    let mut managers =
-        if sent.is_some_and(|entries| !entries.is_empty()) { Managers::of(new)? } else { Managers::of(live)? };
+    let mut managers = match live {
+        _ if sent.is_some_and(|entries| !entries.is_empty()) => Managers::of(new)?,
+        Some(live) => Managers::of(live)?,
+        None => Managers::default(),
+    };
 
     let comparison = typed::compare(place, live, new)?;
     let reset = reset_fields(resource, writer.subresource);
-    let changed = comparison.modified.union(&comparison.added).without_trees(reset);
+    let changed = comparison.modified.union(comparison.added).without_trees(reset);
     let removed = comparison.removed.without_trees(reset);
-    let own_changes = changed.difference(&UNOWNED);
     let is_own = |m: &Manager| {
         !m.applies && m.name == writer.manager && m.subresource == writer.subresource && m.api_version == api_version
     };
     for manager in &mut managers.0 {
         let taken = if is_own(manager) { &FieldSet::default() } else { &changed };
-        manager.fields = manager.fields.difference(taken).difference(&removed);
+        manager.fields = std::mem::take(&mut manager.fields).difference(taken).difference(&removed);
     }
+    let own_changes = changed.difference(&UNOWNED);
     if !own_changes.is_empty() {
         let own = managers.entry(writer, &api_version, false);
-        own.fields = std::mem::take(&mut own.fields).union(&own_changes);
+        own.fields = std::mem::take(&mut own.fields).union(own_changes);
         own.time = time(writer.now);
     }
     managers.write(new);

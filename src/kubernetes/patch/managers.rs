@@ -3,7 +3,7 @@
 use super::PatchError;
 use super::apply::Writer;
 use super::ownership::FieldSet;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 /// More managers by `Update` than this are joined, the oldest first.
 const MOST_UPDATERS: usize = 10;
@@ -44,21 +44,25 @@ impl Manager {
         })
     }
 
-    fn to_value(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.name,
-            "operation": if self.applies { "Apply" } else { "Update" },
-            "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.fields.to_value(),
-        });
+    fn into_value(self) -> Value {
+        let mut entry = Map::new();
+        let mut set = |name: &str, value: Value| entry.insert(name.to_owned(), value);
+        set("manager", self.name.into());
+        set("operation", if self.applies { "Apply" } else { "Update" }.into());
+        set("apiVersion", self.api_version.into());
+        set("fieldsType", "FieldsV1".into());
+        set("fieldsV1", self.fields.into_value());
         if !self.time.is_empty() {
-            entry["time"] = self.time.clone().into();
+            set("time", self.time.into());
         }
         if !self.subresource.is_empty() {
-            entry["subresource"] = self.subresource.clone().into();
+            set("subresource", self.subresource.into());
         }
-        entry
+        Value::Object(entry)
+    }
+
+    fn order(&self) -> (bool, [&str; 4]) {
+        (!self.applies, [&self.time, &self.name, &self.api_version, &self.subresource])
     }
 
     /// As conflicts name it.
@@ -98,17 +102,12 @@ impl Managers {
     pub(super) fn write(mut self, object: &mut Value) {
         self.0.retain(|manager| !manager.fields.is_empty());
         self.join_oldest();
-        self.0.sort_by(|a, b| {
-            let key = |m: &Manager| {
-                (!m.applies, m.time.clone(), m.name.clone(), m.api_version.clone(), m.subresource.clone())
-            };
-            key(a).cmp(&key(b))
-        });
+        self.0.sort_by(|a, b| a.order().cmp(&b.order()));
         let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
         if self.0.is_empty() {
             metadata.remove("managedFields");
         } else {
-            metadata.insert("managedFields".into(), self.0.iter().map(Manager::to_value).collect());
+            metadata.insert("managedFields".into(), self.0.into_iter().map(Manager::into_value).collect());
         }
     }
 
@@ -143,7 +142,7 @@ impl Managers {
         for old in oldest {
             match self.0.iter_mut().find(|m| m.name == JOINED && m.api_version == old.api_version) {
                 Some(joined) => {
-                    joined.fields = std::mem::take(&mut joined.fields).union(&old.fields);
+                    joined.fields = std::mem::take(&mut joined.fields).union(old.fields);
                     joined.time = joined.time.clone().max(old.time);
                 }
                 None => self.0.push(Manager { name: JOINED.into(), subresource: String::new(), ..old }),

@@ -15,6 +15,12 @@ pub(super) struct Node {
     pub(super) below: FieldSet,
 }
 
+impl Node {
+    fn is_empty(&self) -> bool {
+        !self.member && self.below.is_empty()
+    }
+}
+
 impl FieldSet {
     /// Reads `fieldsV1`; `None` when it is no object of objects.
     pub(super) fn parse(fields: &Value) -> Option<Self> {
@@ -28,15 +34,16 @@ impl FieldSet {
     }
 
     /// As `fieldsV1`.
-    pub(super) fn to_value(&self) -> Value {
-        let entry = |(key, node): (&String, &Node)| {
-            let mut below = node.below.to_value();
-            if let (true, Value::Object(map)) = (node.member && !node.below.is_empty(), &mut below) {
+    pub(super) fn into_value(self) -> Value {
+        let entry = |(key, node): (String, Node)| {
+            let marked = node.member && !node.below.is_empty();
+            let mut below = node.below.into_value();
+            if let (true, Value::Object(map)) = (marked, &mut below) {
                 map.insert(".".into(), Value::Object(Map::new()));
             }
-            (key.clone(), below)
+            (key, below)
         };
-        Value::Object(self.0.iter().map(entry).collect())
+        Value::Object(self.0.into_iter().map(entry).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,45 +69,62 @@ impl FieldSet {
         }
     }
 
+    /// Puts what there is at an element; nothing is not kept.
+    pub(super) fn put(&mut self, element: impl FnOnce() -> String, node: Node) {
+        if !node.is_empty() {
+            self.0.insert(element(), node);
+        }
+    }
+
     /// Paths in either set.
-    pub(super) fn union(mut self, other: &Self) -> Self {
-        for (key, theirs) in &other.0 {
-            let node = self.0.entry(key.clone()).or_default();
+    pub(super) fn union(mut self, other: Self) -> Self {
+        if self.0.is_empty() {
+            return other;
+        }
+        for (key, theirs) in other.0 {
+            let node = self.0.entry(key).or_default();
             node.member |= theirs.member;
-            node.below = std::mem::take(&mut node.below).union(&theirs.below);
+            node.below = std::mem::take(&mut node.below).union(theirs.below);
         }
         self
     }
 
     /// Paths in both sets.
     pub(super) fn intersection(&self, other: &Self) -> Self {
-        self.combine(other, |mine, theirs| mine && theirs, false)
-    }
-
-    /// Paths in this set and not in the other.
-    pub(super) fn difference(&self, other: &Self) -> Self {
-        self.combine(other, |mine, theirs| mine && !theirs, true)
-    }
-
-    fn combine(&self, other: &Self, member: fn(bool, bool) -> bool, keep_unmatched: bool) -> Self {
-        let nothing = Node::default();
         let nodes = self.0.iter().filter_map(|(key, mine)| {
-            let theirs = match other.0.get(key) {
-                Some(theirs) => theirs,
-                None if keep_unmatched => &nothing,
-                None => return None,
-            };
-            let below = mine.below.combine(&theirs.below, member, keep_unmatched);
-            let node = Node { member: member(mine.member, theirs.member), below };
-            (node.member || !node.below.is_empty()).then(|| (key.clone(), node))
+            let theirs = other.0.get(key)?;
+            let below = mine.below.intersection(&theirs.below);
+            let node = Node { member: mine.member && theirs.member, below };
+            (!node.is_empty()).then(|| (key.clone(), node))
         });
         Self(nodes.collect())
     }
 
+    /// Paths in this set and not in the other.
+    pub(super) fn difference(mut self, other: &Self) -> Self {
+        self.subtract(other);
+        self
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        if other.0.is_empty() {
+            return;
+        }
+        self.0.retain(|key, node| {
+            if let Some(theirs) = other.0.get(key) {
+                node.member &= !theirs.member;
+                node.below.subtract(&theirs.below);
+            }
+            !node.is_empty()
+        });
+    }
+
     /// Without these fields of the object and everything below them.
-    pub(super) fn without_trees(&self, names: &[&str]) -> Self {
-        let kept = |key: &String| !names.iter().any(|name| key.strip_prefix("f:") == Some(name));
-        Self(self.0.iter().filter(|(key, _)| kept(key)).map(|(key, node)| (key.clone(), node.clone())).collect())
+    pub(super) fn without_trees(mut self, names: &[&str]) -> Self {
+        if !names.is_empty() {
+            self.0.retain(|key, _| !names.iter().any(|name| key.strip_prefix("f:") == Some(name)));
+        }
+        self
     }
 
     /// Every path, as kube prints it: `.spec.containers[name="web"].image`.
@@ -146,7 +170,7 @@ mod tests {
         let text = json!({"f:spec":{"f:replicas":{},"f:containers":{"k:{\"name\":\"web\"}":{".":{},"f:image":{}}}},
             "f:metadata":{"f:finalizers":{"v:\"x\"":{}}}});
         let set = FieldSet::parse(&text).unwrap();
-        assert_eq!(set.to_value(), text);
+        assert_eq!(set.clone().into_value(), text);
         assert_eq!(
             set.paths(),
             [
@@ -160,8 +184,8 @@ mod tests {
             &json!({"f:spec":{"f:replicas":{},"f:containers":{"k:{\"name\":\"web\"}":{"f:image":{}}}}}),
         )
         .unwrap();
-        assert_eq!(set.intersection(&other).union(&set.difference(&other)), set);
-        assert_eq!(set.difference(&set), FieldSet::default());
+        assert_eq!(set.intersection(&other).union(set.clone().difference(&other)), set);
+        assert_eq!(set.clone().difference(&set), FieldSet::default());
         assert_eq!(set.difference(&other).paths(), [".metadata.finalizers[=\"x\"]", ".spec.containers[name=\"web\"]"]);
         assert_eq!(FieldSet::parse(&json!({"f:a":3})), None);
     }

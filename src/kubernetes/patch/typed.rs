@@ -2,9 +2,9 @@
 //! what differs, merging and removing by structure, map and list type.
 
 use super::PatchError;
-use super::ownership::FieldSet;
+use super::ownership::{FieldSet, Node};
 use crate::kubernetes::schema::{Definition, Field, ListType, Shape};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 type Typed<T> = Result<T, PatchError>;
@@ -183,56 +183,69 @@ pub(super) struct Comparison {
     pub(super) removed: FieldSet,
 }
 
-/// Compares two objects of one type.
-pub(super) fn compare(place: Place<'_>, old: &Value, new: &Value) -> Typed<Comparison> {
-    let mut comparison = Comparison::default();
-    comparison.walk(place, Some(old), Some(new), &mut Path::new(), true)?;
-    Ok(comparison)
+/// Compares two objects of one type; `None` for one that is not there.
+pub(super) fn compare(place: Place<'_>, old: Option<&Value>, new: &Value) -> Typed<Comparison> {
+    let found = Difference::of(place, old, Some(new), true)?;
+    Ok(Comparison { added: found.added.below, modified: found.modified.below, removed: found.removed.below })
 }
 
-impl Comparison {
+/// What differs at a place and below it.
+#[derive(Default)]
+struct Difference {
+    added: Node,
+    modified: Node,
+    removed: Node,
+}
+
+impl Difference {
     /// `always`: a map or list that is there even when nothing was set does not count as new.
-    fn walk(
-        &mut self,
-        place: Place<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
-        path: &mut Path,
-        always: bool,
-    ) -> Typed<()> {
+    fn of(place: Place<'_>, old: Option<&Value>, new: Option<&Value>, always: bool) -> Typed<Self> {
         let class = place.class(new.or(old));
         let leaf = matches!(class, Class::Leaf) || is_empty(old) && is_empty(new);
         let lists = |v: Option<&Value>| v.is_none_or(Value::is_array);
+        let mut found = Self::default();
         if !leaf && !always && (old.is_none() || new.is_none()) {
-            self.note(old, new, path);
+            found.note(old, new);
         }
         match class {
-            Class::Map if !leaf => self.maps(place, old, new, path),
-            Class::Set if !leaf && lists(old) && lists(new) => self.lists(place, None, old, new, path),
-            Class::Keyed(keys) if !leaf && lists(old) && lists(new) => self.lists(place, Some(keys), old, new, path),
-            _ => {
-                self.note(old, new, path);
-                Ok(())
-            }
+            Class::Map if !leaf => found.maps(place, old, new)?,
+            Class::Set if !leaf && lists(old) && lists(new) => found.lists(place, None, old, new)?,
+            Class::Keyed(keys) if !leaf && lists(old) && lists(new) => found.lists(place, Some(keys), old, new)?,
+            _ => found.note(old, new),
         }
+        Ok(found)
     }
 
-    fn note(&mut self, old: Option<&Value>, new: Option<&Value>, path: &[String]) {
+    fn note(&mut self, old: Option<&Value>, new: Option<&Value>) {
         match (old, new) {
-            (None, Some(_)) => self.added.insert(path),
-            (Some(_), None) => self.removed.insert(path),
-            (old, new) if old != new => self.modified.insert(path),
+            (None, Some(_)) => self.added.member = true,
+            (Some(_), None) => self.removed.member = true,
+            (old, new) if old != new => self.modified.member = true,
             _ => {}
         }
     }
 
-    fn maps(&mut self, place: Place<'_>, old: Option<&Value>, new: Option<&Value>, path: &mut Path) -> Typed<()> {
-        let (old_map, new_map) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
-        let names: BTreeSet<&String> = old_map.into_iter().chain(new_map).flat_map(Map::keys).collect();
-        for name in names {
-            let (old, new) = (old_map.and_then(|map| map.get(name)), new_map.and_then(|map| map.get(name)));
-            let always = place.always_holds(name);
-            below(path, format!("f:{name}"), |path| self.walk(place.entry(name).0, old, new, path, always))?;
+    /// Takes up what differs in an entry. Its text is only made where something does.
+    fn put(&mut self, element: impl Fn() -> String, entry: Self) {
+        self.added.below.put(&element, entry.added);
+        self.modified.below.put(&element, entry.modified);
+        self.removed.below.put(&element, entry.removed);
+    }
+
+    fn maps(&mut self, place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Typed<()> {
+        let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+        let mut entry = |name: &String, old: Option<&Value>, new: Option<&Value>| {
+            let entry = Self::of(place.entry(name).0, old, new, place.always_holds(name))?;
+            self.put(|| format!("f:{name}"), entry);
+            Ok(())
+        };
+        for (name, value) in new.into_iter().flatten() {
+            entry(name, old.and_then(|old| old.get(name)), Some(value))?;
+        }
+        for (name, value) in old.into_iter().flatten() {
+            if !new.is_some_and(|new| new.contains_key(name)) {
+                entry(name, Some(value), None)?;
+            }
         }
         Ok(())
     }
@@ -243,21 +256,26 @@ impl Comparison {
         keys: Option<&[String]>,
         old: Option<&Value>,
         new: Option<&Value>,
-        path: &mut Path,
     ) -> Typed<()> {
-        let (old, new) = (items(keys, old)?, items(keys, new)?);
-        let old: BTreeMap<String, &Value> = old.into_iter().collect();
-        let new: BTreeMap<String, &Value> = new.into_iter().collect();
-        let elements: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for element in elements {
-            let (old, new) = (old.get(element).copied(), new.get(element).copied());
-            below(path, element.clone(), |path| match keys {
-                Some(_) => self.walk(place.item(), old, new, path, false),
+        let mut old: BTreeMap<String, &Value> = items(keys, old)?.into_iter().collect();
+        let mut entry = |element: String, old: Option<&Value>, new: Option<&Value>| {
+            let entry = match keys {
+                Some(_) => Self::of(place.item(), old, new, false)?,
                 None => {
-                    self.note(old, new, path);
-                    Ok(())
+                    let mut entry = Self::default();
+                    entry.note(old, new);
+                    entry
                 }
-            })?;
+            };
+            self.put(|| element.clone(), entry);
+            Ok(())
+        };
+        for (element, item) in items(keys, new)? {
+            let before = old.remove(&element);
+            entry(element, before, Some(item))?;
+        }
+        for (element, item) in old {
+            entry(element, Some(item), None)?;
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
 //! The commit thread: the one writer. It takes what waits, gives each write its revision,
 //! appends all of them to the log with one write(2), publishes the new state, and answers.
+//!
+//! The first write of a batch wakes the thread, after every other task that is ready has had its
+//! turn: what those write joins the batch, and a wake and a write(2) serve all of them.
 
 use super::{
     CommitError, StoreError, Tables,
@@ -8,16 +11,13 @@ use super::{
     object::{Draft, Key, Object},
     state::{State, TableId},
 };
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread::JoinHandle,
 };
 use tokio::sync::oneshot;
-
-/// Most writes in one batch.
-const BATCH: usize = 512;
 
 /// What must hold for a write to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,75 @@ pub(super) struct Submission {
     pub reply: oneshot::Sender<Result<Arc<Object>, CommitError>>,
 }
 
+/// Writes that wait for the commit thread.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    submissions: Vec<Submission>,
+    /// The batch is to be committed now.
+    due: bool,
+    closed: bool,
+}
+
+/// Has the batch committed when dropped, so that a caller that goes away does not leave the
+/// writes behind its own waiting.
+pub(super) struct Due<'a>(&'a Queue);
+
+impl Drop for Due<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.lock().due = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Queue {
+    /// Adds a write. The first one of a batch gives the [`Due`] of all of it.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`].
+    pub fn push(&self, submission: Submission) -> Result<Option<Due<'_>>, CommitError> {
+        let mut waiting = self.waiting.lock();
+        if waiting.closed {
+            return Err(CommitError::Closed);
+        }
+        waiting.submissions.push(submission);
+        Ok((waiting.submissions.len() == 1).then(|| Due(self)))
+    }
+
+    /// Takes no more writes; the thread ends when it has committed those that wait.
+    pub fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// The next batch, once it is due; `None` when there never will be one.
+    fn take(&self) -> Option<Vec<Submission>> {
+        let mut waiting = self.waiting.lock();
+        while !waiting.due && !waiting.closed {
+            self.changed.wait(&mut waiting);
+        }
+        waiting.due = false;
+        let batch = std::mem::take(&mut waiting.submissions);
+        (!batch.is_empty() || !waiting.closed).then_some(batch)
+    }
+}
+
+/// However the commit thread ends, nobody waits for it after.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.closed = true;
+        waiting.submissions.clear();
+    }
+}
+
 pub(super) struct Committer {
     pub dir: PathBuf,
     pub current: Arc<RwLock<Arc<State>>>,
@@ -78,16 +147,14 @@ struct Batch {
 }
 
 impl Committer {
-    /// Commits until every sender is gone.
-    pub fn run(mut self, submissions: &mpsc::Receiver<Submission>) {
+    /// Commits until the queue is closed and empty.
+    pub fn run(mut self, queue: &Queue) {
+        let _ending = Ending(queue);
         let mut batch = Batch::default();
-        while let Ok(first) = submissions.recv() {
+        while let Some(submissions) = queue.take() {
             let mut next = State::clone(&self.current.read());
-            self.stage(&mut next, &mut batch, first);
-            while batch.replies.len() < BATCH
-                && let Ok(more) = submissions.try_recv()
-            {
-                self.stage(&mut next, &mut batch, more);
+            for submission in submissions {
+                self.stage(&mut next, &mut batch, submission);
             }
             self.finish(next, &mut batch);
             self.rotate();

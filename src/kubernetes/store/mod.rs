@@ -17,13 +17,13 @@ pub use hub::{Compacted, Event, EventKind, Subscription};
 pub use object::{Draft, Header, Key, Object};
 pub use state::{State, Table, TableId};
 
-use commit::{Committer, Submission};
+use commit::{Committer, Queue, Submission};
 use hub::Hub;
 use parking_lot::{Mutex, RwLock};
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Arc, mpsc},
+    sync::Arc,
     thread::JoinHandle,
 };
 use tokio::sync::oneshot;
@@ -115,7 +115,7 @@ struct Tables {
 pub struct Store {
     current: Arc<RwLock<Arc<State>>>,
     tables: Arc<RwLock<Tables>>,
-    submissions: Mutex<Option<mpsc::Sender<Submission>>>,
+    queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
     config: StoreConfig,
     _lock: std::fs::File,
@@ -140,19 +140,13 @@ impl Store {
             snapshot: None,
             snapshot_length: 0,
         };
-        let (submissions, receiver) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let waiting = queue.clone();
         let thread = std::thread::Builder::new()
             .name("store-commit".into())
-            .spawn(move || committer.run(&receiver))
+            .spawn(move || committer.run(&waiting))
             .map_err(StoreError::file(&config.dir))?;
-        Ok(Self {
-            current,
-            tables,
-            submissions: Mutex::new(Some(submissions)),
-            thread: Mutex::new(Some(thread)),
-            config,
-            _lock: recovered.lock,
-        })
+        Ok(Self { current, tables, queue, thread: Mutex::new(Some(thread)), config, _lock: recovered.lock })
     }
 
     /// The number of the table `name` (`pods`, `deployments.apps`), made when new.
@@ -193,12 +187,9 @@ impl Store {
     /// [`CommitError`]; nothing has changed then.
     pub async fn commit(&self, write: Write) -> Result<Arc<Object>, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let sent = match &*self.submissions.lock() {
-            Some(submissions) => submissions.send(Submission { write, reply }).is_ok(),
-            None => false,
-        };
-        if !sent {
-            return Err(CommitError::Closed);
+        if let Some(due) = self.queue.push(Submission { write, reply })? {
+            tokio::task::yield_now().await;
+            drop(due);
         }
         answer.await.unwrap_or(Err(CommitError::Closed))
     }
@@ -206,7 +197,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.submissions.lock().take();
+        self.queue.close();
         if let Some(thread) = self.thread.lock().take() {
             // A panic there has been reported by the panic hook.
             let _ = thread.join();
