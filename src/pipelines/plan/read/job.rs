@@ -72,7 +72,11 @@ impl Reader<'_> {
         let continue_on_error = self.late_flag(&mut map, "continueOnError");
         let timeout_in_minutes = self.late_number(&mut map, "timeoutInMinutes");
         let cancel_timeout_in_minutes = self.late_number(&mut map, "cancelTimeoutInMinutes");
-        let container = map.take("container").and_then(|v| self.container_ref(&v.with(&known)));
+        let container = map.take("container").and_then(|v| {
+            let container = self.container_ref(&v.with(&known))?;
+            self.note("container jobs", &v.node.mark);
+            Some(container)
+        });
         let services = map.take("services").map(|v| self.services(&v.with(&known))).unwrap_or_default();
         let workspace_clean = map.take("workspace").and_then(|v| self.workspace(&v));
         let uses = map.take("uses").map(|v| self.uses(&v)).unwrap_or_default();
@@ -142,7 +146,6 @@ impl Reader<'_> {
     /// `container:` of a job: an alias, an image, or a container written in place.
     pub(super) fn container_ref(&mut self, value: &Lazy) -> Option<ContainerRef> {
         let value = self.loader.resolved(value)?;
-        self.note("container jobs", &value.node.mark);
         if matches!(value.node.kind, Kind::Scalar(..)) {
             let text = self.loader.text(&value)?;
             if let Some(inner) = runtime_text(&text) {
