@@ -1,8 +1,8 @@
 //! The commit thread: the one writer. It takes what waits, gives each write its revision,
 //! appends all of them to the log with one write(2), publishes the new state, and answers.
 //!
-//! The first write of a batch wakes the thread, after every other task that is ready has had its
-//! turn: what those write joins the batch, and a wake and a write(2) serve all of them.
+//! A write wakes the thread only after every other task that is ready has had its turn: what
+//! those write joins the batch, and a wake and a write(2) serve all of them.
 
 use super::{
     CommitError, StoreError, Tables,
@@ -14,7 +14,10 @@ use super::{
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
 };
 use tokio::sync::oneshot;
@@ -60,6 +63,8 @@ pub(super) struct Submission {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// Number of the batch that writes join now.
+    batch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -70,29 +75,39 @@ struct Waiting {
     closed: bool,
 }
 
-/// Has the batch committed when dropped, so that a caller that goes away does not leave the
-/// writes behind its own waiting.
-pub(super) struct Due<'a>(&'a Queue);
+/// Has the batch of a write committed when dropped; so a caller that goes away leaves nobody's
+/// writes waiting.
+pub(super) struct Due<'a> {
+    queue: &'a Queue,
+    batch: u64,
+}
 
 impl Drop for Due<'_> {
     fn drop(&mut self) {
-        self.0.waiting.lock().due = true;
-        self.0.changed.notify_one();
+        // Most are not the first of their batch.
+        if self.queue.batch.load(Ordering::Acquire) != self.batch {
+            return;
+        }
+        let mut waiting = self.queue.waiting.lock();
+        if !std::mem::replace(&mut waiting.due, true) {
+            drop(waiting);
+            self.queue.changed.notify_one();
+        }
     }
 }
 
 impl Queue {
-    /// Adds a write. The first one of a batch gives the [`Due`] of all of it.
+    /// Adds a write to the batch, which is committed when the first [`Due`] of it is dropped.
     ///
     /// # Errors
     /// [`CommitError::Closed`].
-    pub fn push(&self, submission: Submission) -> Result<Option<Due<'_>>, CommitError> {
+    pub fn push(&self, submission: Submission) -> Result<Due<'_>, CommitError> {
         let mut waiting = self.waiting.lock();
         if waiting.closed {
             return Err(CommitError::Closed);
         }
         waiting.submissions.push(submission);
-        Ok((waiting.submissions.len() == 1).then(|| Due(self)))
+        Ok(Due { queue: self, batch: self.batch.load(Ordering::Acquire) })
     }
 
     /// Takes no more writes; the thread ends when it has committed those that wait.
@@ -108,6 +123,7 @@ impl Queue {
             self.changed.wait(&mut waiting);
         }
         waiting.due = false;
+        self.batch.fetch_add(1, Ordering::AcqRel);
         let batch = std::mem::take(&mut waiting.submissions);
         (!batch.is_empty() || !waiting.closed).then_some(batch)
     }

@@ -187,10 +187,9 @@ impl Store {
     /// [`CommitError`]; nothing has changed then.
     pub async fn commit(&self, write: Write) -> Result<Arc<Object>, CommitError> {
         let (reply, answer) = oneshot::channel();
-        if let Some(due) = self.queue.push(Submission { write, reply })? {
-            tokio::task::yield_now().await;
-            drop(due);
-        }
+        let due = self.queue.push(Submission { write, reply })?;
+        tokio::task::yield_now().await;
+        drop(due);
         answer.await.unwrap_or(Err(CommitError::Closed))
     }
 }
