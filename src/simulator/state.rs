@@ -58,10 +58,18 @@ fn listens(socket: &Path) -> bool {
     let Ok(stream) = UnixStream::connect(socket) else { return false };
     #[cfg(target_os = "linux")]
     if let Ok(peer) = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials) {
-        return Path::new("/proc").join(peer.pid().to_string()).exists();
+        return is_alive(peer.pid());
     }
     drop(stream);
     true
+}
+
+/// Whether there is such a process and it has not ended: one that nobody waited for yet is still listed.
+#[cfg(target_os = "linux")]
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold any character (proc_pid_stat(5)).
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X', 'x']))
 }
 
 /// Waits for the lock: the last thread of a process that was killed lets go of it, a moment after

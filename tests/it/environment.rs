@@ -27,7 +27,12 @@ pub fn page(project: &Project, path: &str) -> Option<String> {
     let ca = project.environment_home().join("pki/ca.crt");
     let output =
         Command::new("curl").args(["-sS", "--fail", "--cacert"]).arg(ca).arg(format!("{url}{path}")).output().unwrap();
-    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    if !output.status.success() {
+        // Shown with a test that fails for it.
+        println!("{url}{path}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return None;
+    }
+    Some(String::from_utf8(output.stdout).unwrap())
 }
 
 /// Names with start times and restart counts: the same after a restart of aksim.

@@ -38,6 +38,32 @@ async fn writes_are_conditional_and_ordered() {
     assert!(store.get(table, &Key::new("ns", "a")).is_none());
 }
 
+/// A batch does not wait for the writer that opened it: that may be busy, or gone.
+#[tokio::test]
+async fn a_writer_that_goes_away_holds_up_nobody() {
+    const SOON: std::time::Duration = std::time::Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let table = store.table("pods");
+    let mut events = store.watch(table, 0).unwrap();
+    let mut busy = Box::pin(put(&store, table, "busy", Expect::Absent, 1));
+    assert!(futures::poll!(busy.as_mut()).is_pending());
+    assert_eq!(store.snapshot().revision, 0, "what waits is committed with what comes with it");
+    let other = tokio::time::timeout(SOON, put(&store, table, "other", Expect::Absent, 1)).await.unwrap();
+    assert_eq!(other.unwrap().revision, 2);
+    assert_eq!(busy.await.unwrap().revision, 1);
+
+    let mut gone = Box::pin(put(&store, table, "gone", Expect::Absent, 1));
+    assert!(futures::poll!(gone.as_mut()).is_pending());
+    drop(gone);
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|last| last != "gone") {
+        let next = tokio::time::timeout(SOON, events.next(10)).await.unwrap().unwrap();
+        seen.extend(next.iter().map(|event| event.object.key.name().to_owned()));
+    }
+    assert_eq!(seen, ["busy", "other", "gone"]);
+}
+
 #[tokio::test]
 async fn a_snapshot_does_not_move() {
     let dir = tempfile::tempdir().unwrap();

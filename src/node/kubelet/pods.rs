@@ -2,6 +2,7 @@
 
 use super::{
     shared::Shared,
+    status,
     worker::{Desired, Worker},
 };
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api,
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use std::{
@@ -58,6 +60,9 @@ pub(super) async fn run(
             event = stream.next() => match event {
                 Some(Ok(event)) => {
                     let listed = matches!(event, watcher::Event::InitDone);
+                    if listed {
+                        pods.settle().await;
+                    }
                     pods.take(event);
                     if listed {
                         readiness.ready();
@@ -110,6 +115,29 @@ impl Pods {
             watcher::Event::InitDone => self.listed(),
             watcher::Event::Apply(pod) => self.apply(pod),
             watcher::Event::Delete(pod) => self.gone(pod),
+        }
+    }
+
+    /// Says of pods that do not run any more that they are not ready, before anybody is told that
+    /// this kubelet is: their last status is of a time when they did, and may name an address that
+    /// another pod has by now.
+    async fn settle(&mut self) {
+        let (handles, found) = (&self.handles, &self.found);
+        let runs = |uid: &String| handles.contains_key(uid) || found.get(uid).is_some_and(|sandbox| sandbox.ready);
+        for pod in &mut self.listing {
+            if pod.metadata.uid.as_ref().is_none_or(runs) || !status::is_ready(pod) {
+                continue;
+            }
+            let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &pod.namespace().unwrap_or_default());
+            let patch = Patch::Strategic(status::nothing_runs(pod, jiff::Timestamp::now()));
+            match api.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await {
+                Ok(patched) => *pod = patched,
+                // Its end is the next event.
+                Err(kube::Error::Api(error)) if error.code == 404 => {}
+                Err(error) => {
+                    tracing::warn!(%error, pod = pod.name_any(), "status of a pod that does not run any more")
+                }
+            }
         }
     }
 

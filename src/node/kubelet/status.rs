@@ -295,6 +295,25 @@ fn condition(
     }
 }
 
+/// Whether the pod's status says that it is ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// A strategic merge patch for a pod of which nothing runs: neither it nor a container is ready.
+pub(super) fn nothing_runs(pod: &Pod, now: jiff::Timestamp) -> serde_json::Value {
+    let names: Vec<&str> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.as_str()).collect();
+    let message = format!("containers with unready status: [{}]", names.join(" "));
+    let conditions = ["Ready", "ContainersReady"].map(|name| {
+        serde_json::json!({
+            "type": name, "status": "False", "reason": "ContainersNotReady", "message": message,
+            "lastTransitionTime": Time(now),
+        })
+    });
+    serde_json::json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "conditions": conditions } })
+}
+
 /// A strategic merge patch that makes the pod's status `to`, touching our own conditions alone.
 pub(super) fn patch(pod: &Pod, to: &PodStatus) -> Result<serde_json::Value, serde_json::Error> {
     let mut own = to.clone();
