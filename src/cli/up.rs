@@ -52,6 +52,7 @@ impl From<SimulatorError> for Failure {
         let code = match &error {
             _ if error.is_environment() => Code::Environment,
             SimulatorError::Manifest(_) => Code::Usage,
+            SimulatorError::Interrupted => Code::Interrupted,
             _ => Code::Failure,
         };
         Failure { code, message: error.to_string(), hint: error.hint() }
@@ -105,11 +106,22 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tasks = JoinSet::new();
     let begun = Timestamp::now();
-    let starting = Simulator::start(config, home, options);
-    let mut simulator = tokio::select! {
-        started = starting => started?,
-        _ = interrupt.recv() => return Err(Failure::new(Code::Interrupted, "interrupted")),
-        _ = terminate.recv() => return Err(Failure::new(Code::Interrupted, "terminated")),
+    let interrupted = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let mut simulator = Simulator::start(config, home, options, interrupted).await?;
+    let source = match show.dashboard {
+        false => None,
+        true => match ControlSource::connect(ControlClient::new(&home.control_socket())).await {
+            Ok(source) => Some(source),
+            Err(error) => {
+                simulator.stop().await?;
+                return Err(error.into());
+            }
+        },
     };
     if !show.dashboard {
         tasks.spawn(print_events(simulator.recorder().clone(), begun, show.detached));
@@ -122,8 +134,7 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
     }
     let stop = simulator.stop_requested();
     let left = CancellationToken::new();
-    if show.dashboard {
-        let source = ControlSource::connect(ControlClient::new(&home.control_socket())).await?;
+    if let Some(source) = source {
         tasks.spawn(show_dashboard(source, stop.clone(), left.clone()));
     }
     let outcome = {

@@ -88,28 +88,31 @@ impl Supervisor {
         let context = RunContext { shutdown: shutdown.clone(), readiness: signal, recorder: self.recorder.clone() };
         let failed = self.failed.clone();
         // The one place where a component's task is born; `stop` joins it.
-        let mut task = tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let outcome = Box::new(component).run(context).await;
             failed.notify_one();
             outcome
         });
+        // Before it is ready, so that `stop` joins it where this call is given up.
+        self.running.push(Running { name, shutdown, task });
+        let Some(Running { task, .. }) = self.running.last_mut() else { unreachable!("pushed above") };
         let error = tokio::select! {
             ready = watch.wait() => match ready {
                 true => None,
-                false => Some(ended(name, (&mut task).await)),
+                false => Some(ended(name, task.await)),
             },
-            outcome = &mut task => Some(ended(name, outcome)),
+            outcome = &mut *task => Some(ended(name, outcome)),
             () = tokio::time::sleep(deadline) => {
                 task.abort();
                 Some(SupervisorError::NotReady { component: name, seconds: deadline.as_secs() })
             }
         };
         if let Some(error) = error {
+            self.running.pop();
             self.record(name, ComponentState::Failed, error.to_string(), vec![]);
             return Err(error);
         }
         self.record(name, ComponentState::Ready, String::new(), endpoints);
-        self.running.push(Running { name, shutdown, task });
         Ok(())
     }
 

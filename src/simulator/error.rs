@@ -84,6 +84,9 @@ pub enum SimulatorError {
     /// The control socket.
     #[error("control socket: {0}")]
     Control(#[source] io::Error),
+    /// Somebody asked it to stop before it was up.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl From<kube::Error> for SimulatorError {

@@ -47,24 +47,19 @@ pub struct Nodes {
 
 impl Nodes {
     /// Opens the container runtime, finding what an earlier aksim has left running.
-    pub async fn open(
-        home: &Home,
-        options: &Options,
-        id: &str,
-        pki: &Pki,
-        azure_names: &[AzureName],
-    ) -> Result<Self, SimulatorError> {
+    pub async fn open(home: &Home, options: &Options, id: &str, pki: &Pki) -> Result<Self, SimulatorError> {
         let mut config =
             ContainerRuntimeConfig::new(options.exe.clone(), home.component("node"), home.cache().join("node"), id);
-        config.azure_names = azure_names.to_vec();
         config.ca_pem = Some(pki.ca_pem().to_owned());
         let runtime = ContainerRuntime::open(config).await?;
         let dialer = Arc::new(ClusterDialer { network: runtime.network() });
         Ok(Self { runtime, dialer })
     }
 
-    /// Credentials for pulls from a registry when a pod brings none, as AKS's `--attach-acr` gives.
-    pub fn attach_registry(&self, host: &str, username: &str, password: &str) {
+    /// The Azure names that images are pulled by, and credentials for pulls from a registry when a
+    /// pod brings none, as AKS's `--attach-acr` gives.
+    pub fn attach_registry(&self, azure_names: &[AzureName], host: &str, username: &str, password: &str) {
+        self.runtime.set_azure_names(azure_names.to_vec());
         let credentials = RegistryCredentials::Basic { username: username.to_owned(), password: password.to_owned() };
         self.runtime.set_credentials(host, credentials);
     }
@@ -141,6 +136,11 @@ impl Nodes {
     /// Stops containers and takes the node's namespaces, mounts and control groups down.
     pub async fn teardown(&self) -> Result<(), SimulatorError> {
         Ok(self.runtime.teardown().await?)
+    }
+
+    /// The same after a start that failed, but for pods that ran before it: they outlive aksim.
+    pub async fn teardown_new(&self) -> Result<(), SimulatorError> {
+        if self.runtime.found_pods() { Ok(()) } else { self.teardown().await }
     }
 }
 

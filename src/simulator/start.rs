@@ -101,19 +101,32 @@ impl Simulator {
     /// Brings every component up; services are not deployed yet.
     ///
     /// # Errors
-    /// [`SimulatorError`]; what was started has been stopped again.
-    pub async fn start(config: Config, home: &Home, options: Options) -> Result<Self, SimulatorError> {
+    /// [`SimulatorError`], of being `interrupted` too; what was started has been stopped again. Where
+    /// a first start fails for the machine or the project, no file of the environment is left either.
+    pub async fn start(
+        config: Config,
+        home: &Home,
+        options: Options,
+        interrupted: impl Future<Output = ()>,
+    ) -> Result<Self, SimulatorError> {
         let mut state = State::open(home)?;
-        let recorder = Recorder::open(&home.events()).map_err(SimulatorError::Events)?;
-        let mut supervisor = Supervisor::new(recorder.clone(), STOP_DEADLINE);
-        match start(&config, home, &options, &mut state, &recorder, &mut supervisor).await {
+        let ground = match Ground::open(&config, home, &options, &state).await {
+            Ok(ground) => ground,
+            Err(error) => return Err(given_up(error, state)),
+        };
+        let mut supervisor = Supervisor::new(ground.recorder.clone(), STOP_DEADLINE);
+        let started = tokio::select! {
+            parts = start(&config, home, &options, &ground, &mut state, &mut supervisor) => parts,
+            () = interrupted => Err(SimulatorError::Interrupted),
+        };
+        match started {
             Ok(parts) => Ok(Self {
                 supervisor,
-                recorder,
+                recorder: ground.recorder,
                 environment: parts.environment,
                 context: parts.context,
                 plan: parts.plan,
-                node: parts.node,
+                node: ground.node,
                 stop: parts.stop,
                 commands: parts.commands,
                 _names: parts.names,
@@ -122,7 +135,11 @@ impl Simulator {
             }),
             Err(error) => {
                 supervisor.stop().await;
-                Err(error)
+                let torn_down = ground.node.teardown_new().await;
+                for left in [torn_down, give_kubeconfig_back(home, &mut state)].into_iter().filter_map(Result::err) {
+                    tracing::warn!(error = %left, "cleaning up after a start that failed");
+                }
+                Err(given_up(error, state))
             }
         }
     }
@@ -183,11 +200,42 @@ impl Simulator {
             tracing::warn!(components = aborted.join(", "), "did not stop in time");
         }
         let torn_down = self.node.teardown().await;
-        if let Some((path, previous)) = self.state.kubeconfig().cloned() {
-            kubeconfig::remove(&path, &context_name(&self.home), previous.as_deref())?;
-            self.state.keep_kubeconfig(None)?;
-        }
+        give_kubeconfig_back(&self.home, &mut self.state)?;
         torn_down
+    }
+}
+
+/// Takes our context out of the user's kubeconfig.
+fn give_kubeconfig_back(home: &Home, state: &mut State) -> Result<(), SimulatorError> {
+    if let Some((path, previous)) = state.kubeconfig().cloned() {
+        kubeconfig::remove(&path, &context_name(home), previous.as_deref())?;
+        state.keep_kubeconfig(None)?;
+    }
+    Ok(())
+}
+
+/// The last of a start that failed. What a component has logged may be all there is to find out why;
+/// what the machine lacks, or the project, has been said.
+fn given_up(error: SimulatorError, state: State) -> SimulatorError {
+    if error.is_environment() || matches!(error, SimulatorError::Manifest(_)) {
+        state.forget_new();
+    }
+    error
+}
+
+/// What every start begins with. Short, and not cut off by an interruption: the node outlives us.
+struct Ground {
+    recorder: Recorder,
+    pki: Pki,
+    node: nodes::Nodes,
+}
+
+impl Ground {
+    async fn open(config: &Config, home: &Home, options: &Options, state: &State) -> Result<Self, SimulatorError> {
+        let recorder = Recorder::open(&home.events()).map_err(SimulatorError::Events)?;
+        let pki = Pki::open(&home.pki(), &format!("aksim {} CA", config.name))?;
+        let node = nodes::Nodes::open(home, options, state.id(), &pki).await?;
+        Ok(Self { recorder, pki, node })
     }
 }
 
@@ -195,7 +243,6 @@ struct Parts {
     environment: Environment,
     context: CycleContext,
     plan: Arc<Plan>,
-    node: nodes::Nodes,
     stop: CancellationToken,
     commands: JoinSet<()>,
     names: watch::Sender<Vec<AzureName>>,
@@ -213,23 +260,22 @@ async fn start(
     config: &Config,
     home: &Home,
     options: &Options,
+    ground: &Ground,
     state: &mut State,
-    recorder: &Recorder,
     supervisor: &mut Supervisor,
 ) -> Result<Parts, SimulatorError> {
-    let pki = Pki::open(&home.pki(), &format!("aksim {} CA", config.name))?;
-    let servers = bind_servers(config, home, state, &pki).await?;
+    let Ground { recorder, pki, node } = ground;
+    let servers = bind_servers(config, home, state, pki).await?;
     let azure_names = servers.azure_names.clone();
-    let http = azure_http_client(&pki, &azure_names)?;
+    let http = azure_http_client(pki, &azure_names)?;
     // The names do not change while it runs; the sender keeps the channel open.
     let (names_sender, names) = watch::channel(azure_names.clone());
-    let git_host = git::bind(config, home, options, state.port("git"), &pki, &servers.issuer, recorder).await?;
+    let git_host = git::bind(config, home, options, state.port("git"), pki, &servers.issuer, recorder).await?;
     if let Some(host) = &git_host {
         state.keep_port("git", host.address().port())?;
     }
-    let node = nodes::Nodes::open(home, options, state.id(), &pki, &azure_names).await?;
     let admin_user = servers.registry.admin_credentials();
-    node.attach_registry(servers.registry.login_server(), &admin_user.username, &admin_user.password);
+    node.attach_registry(&azure_names, servers.registry.login_server(), &admin_user.username, &admin_user.password);
 
     let mut api_config = ApiServerConfig::new(home.component("kubernetes"), pki.clone());
     api_config.port = state.port("kubernetes");
@@ -281,7 +327,7 @@ async fn start(
             ..ControllersConfig::default()
         },
     );
-    let node_parts = node.bind(config, home, &pki, api_server.address(), client, names).await?;
+    let node_parts = node.bind(config, home, pki, api_server.address(), client, names).await?;
     let power = node_parts.power();
     let api_address = api_server.address();
 
@@ -296,10 +342,10 @@ async fn start(
     if let Some(host) = git_host {
         let (handle, endpoint) = (host.handle(), url("Git host", host.url().to_owned()));
         supervisor.start(host, endpoint, DEADLINE).await?;
-        git::connect(config, options, &pki, &handle, recorder).await?;
+        git::connect(config, options, pki, &handle, recorder).await?;
     }
     supervisor.start(api_server, url("API server", https(api_address)), DEADLINE).await?;
-    write_kubeconfigs(home, options, state, &pki, api_address)?;
+    write_kubeconfigs(home, options, state, pki, api_address)?;
     objects::apply_system(&admin, &environment).await?;
     let rotation = servers.database.as_ref().map(Database::rotation);
     if let Some(database) = servers.database {
@@ -326,7 +372,7 @@ async fn start(
         client: admin.clone(),
         dialer: node.dialer(),
     };
-    let pipelines = pipelines::bind(config, home, state, &pki, connections).await?;
+    let pipelines = pipelines::bind(config, home, state, pki, connections).await?;
     let pipelines_url = https(pipelines.address());
     supervisor.start(pipelines, url("pipelines", pipelines_url), DEADLINE).await?;
     for (what, hint) in node.reductions() {
@@ -360,7 +406,7 @@ async fn start(
     };
     let (stop, commands) =
         start_control(config, home, recorder, supervisor, &context, commands, triggers, options).await?;
-    Ok(Parts { environment, context, plan, node, stop, commands, names: names_sender })
+    Ok(Parts { environment, context, plan, stop, commands, names: names_sender })
 }
 
 async fn bind_servers(config: &Config, home: &Home, state: &mut State, pki: &Pki) -> Result<Servers, SimulatorError> {

@@ -85,6 +85,7 @@ fn wait_for(lock: File) -> Option<File> {
 pub struct State {
     home: Home,
     kept: Kept,
+    new: bool,
     _lock: File,
 }
 
@@ -95,8 +96,13 @@ impl State {
     /// [`StateError::Running`] when another process holds the lock.
     pub fn open(home: &Home) -> Result<Self, StateError> {
         let state = Self::lock(home)?;
-        state.store()?;
-        Ok(state)
+        match state.store() {
+            Ok(()) => Ok(state),
+            Err(error) => {
+                state.forget_new();
+                Err(error)
+            }
+        }
     }
 
     /// The same without writing down anything, for an environment that is about to go.
@@ -119,10 +125,22 @@ impl State {
             Err(TryLockError::Error(source)) => return Err(StateError::File { path, source }),
         };
         let mut kept = load(home)?;
-        if kept.id.is_empty() {
+        let new = kept.id.is_empty();
+        if new {
             kept.id = format!("{:016x}", rand::random::<u64>());
         }
-        Ok(Self { home: home.clone(), kept, _lock: lock })
+        Ok(Self { home: home.clone(), kept, new, _lock: lock })
+    }
+
+    /// Removes the folder of an environment whose very first start failed: there is nothing in it
+    /// that anybody would miss. Others are left alone.
+    pub fn forget_new(self) {
+        if !self.new {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(self.home.root()) {
+            tracing::warn!(folder = %self.home.root().display(), %error, "could not be removed");
+        }
     }
 
     /// Random id of the environment.

@@ -108,6 +108,7 @@ pub struct AgentClient {
     starting: tokio::sync::Mutex<()>,
     ids: IdMapping,
     overlay: bool,
+    found: bool,
 }
 
 impl AgentClient {
@@ -124,21 +125,27 @@ impl AgentClient {
             starting: tokio::sync::Mutex::new(()),
             ids: IdMapping::Root,
             overlay: true,
+            found: true,
         };
         let hello = match client.hello().await {
-            Ok(Some(hello)) => hello,
+            Ok(Some(hello)) => Some(hello),
             Ok(None) => {
                 client.kill().await.map_err(io_error("replace the node agent of an earlier version"))?;
-                client.spawn().await?;
-                client.expect_hello().await?
+                None
             }
-            Err(_) => {
-                client.spawn().await?;
-                client.expect_hello().await?
-            }
+            Err(_) => None,
         };
-        (client.ids, client.overlay) = hello;
+        client.found = hello.is_some();
+        (client.ids, client.overlay) = match hello {
+            Some(hello) => hello,
+            None => client.spawn_and_greet().await?,
+        };
         Ok(Arc::new(client))
+    }
+
+    /// Whether the agent lived before this client was opened.
+    pub fn was_found(&self) -> bool {
+        self.found
     }
 
     /// How ids are mapped.
@@ -243,9 +250,16 @@ impl AgentClient {
         }
     }
 
-    async fn expect_hello(&self) -> Result<(IdMapping, bool), RuntimeError> {
-        let hello = self.hello().await.map_err(io_error("greet the node agent"))?;
-        hello.ok_or_else(|| RuntimeError::Start { message: "the node agent speaks another protocol".into() })
+    /// An agent that cannot be talked to is ended again.
+    async fn spawn_and_greet(&self) -> Result<(IdMapping, bool), RuntimeError> {
+        self.spawn().await?;
+        let error = match self.hello().await {
+            Ok(Some(hello)) => return Ok(hello),
+            Ok(None) => RuntimeError::Start { message: "the node agent speaks another protocol".into() },
+            Err(error) => io_error("greet the node agent")(error),
+        };
+        self.kill().await.map_err(io_error("end the node agent again"))?;
+        Err(error)
     }
 
     async fn spawn(&self) -> Result<(), RuntimeError> {

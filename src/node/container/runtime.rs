@@ -41,6 +41,7 @@ pub struct ContainerRuntime {
     pub(super) sandboxes: Mutex<BTreeMap<String, SandboxRecord>>,
     pub(super) events: broadcast::Sender<RuntimeEvent>,
     pub(super) watchers: Mutex<JoinSet<()>>,
+    found_pods: bool,
     network: Arc<ContainerNetwork>,
 }
 
@@ -60,6 +61,21 @@ impl ContainerRuntime {
             service_prefix: config.service_network.prefix,
         };
         let agent = AgentClient::open(&config.exe, &config.state_dir, agent_config).await?;
+        match Self::open_on(config, agent.clone()).await {
+            Err(error) if !agent.was_found() => {
+                agent.kill().await.map_err(io_error("end the node agent again"))?;
+                Err(error)
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_on(config: ContainerRuntimeConfig, agent: Arc<AgentClient>) -> Result<Arc<Self>, RuntimeError> {
+        let alive = match agent.call(&AgentRequest::Sandboxes).await {
+            Ok((Reply::Sandboxes(ids), _)) => ids.into_iter().collect::<BTreeSet<_>>(),
+            Ok(_) => BTreeSet::new(),
+            Err(e) => return Err(io_error("list sandboxes")(e)),
+        };
         let cgroups = match agent.ids() {
             IdMapping::Root => Cgroups::open(&config.environment_id),
             _ => Cgroups::none("aksim does not run as root"),
@@ -77,9 +93,15 @@ impl ContainerRuntime {
             sandboxes: Mutex::default(),
             events: broadcast::channel(4096).0,
             watchers: Mutex::default(),
+            found_pods: !alive.is_empty(),
         });
-        runtime.find_again().await?;
+        runtime.find_again(&alive).await?;
         Ok(runtime)
+    }
+
+    /// Whether pods of an earlier aksim ran when this was opened.
+    pub fn found_pods(&self) -> bool {
+        self.found_pods
     }
 
     /// Replaces the Azure names by which registries are reached.
@@ -157,12 +179,8 @@ impl ContainerRuntime {
         let _ = self.events.send(event);
     }
 
-    async fn find_again(self: &Arc<Self>) -> Result<(), RuntimeError> {
-        let alive = match self.agent.call(&AgentRequest::Sandboxes).await {
-            Ok((Reply::Sandboxes(ids), _)) => ids.into_iter().collect::<BTreeSet<_>>(),
-            Ok(_) => BTreeSet::new(),
-            Err(e) => return Err(io_error("list sandboxes")(e)),
-        };
+    /// Takes over what is left of sandboxes and containers; `alive` are the sandboxes that run.
+    async fn find_again(self: &Arc<Self>, alive: &BTreeSet<String>) -> Result<(), RuntimeError> {
         for id in names(&sandboxes_dir(&self.config)).map_err(io_error("list sandboxes"))? {
             // A folder without record is a sandbox whose making was cut short.
             let Ok(mut found) = record::read::<SandboxRecord>(&self.sandbox_file(&id)) else {
