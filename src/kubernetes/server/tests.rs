@@ -229,6 +229,38 @@ async fn services_get_addresses_once() {
 }
 
 #[tokio::test]
+async fn what_a_load_balancer_has_goes_with_its_type() {
+    let cluster = cluster().await;
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), "default");
+    let patch = async |patch: serde_json::Value| {
+        services.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap()
+    };
+    let told = json!({"status": {"loadBalancer": {"ingress": [{"ip": "127.0.128.1"}]}}});
+    let tell = || async { services.patch_status("a", &PatchParams::default(), &Patch::Merge(&told)).await };
+    let made: Service = from(json!({"metadata": {"name": "a"},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]}}));
+    services.create(&PostParams::default(), &made).await.unwrap();
+    tell().await.unwrap();
+    let kept = patch(json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(kept.status.unwrap().load_balancer.unwrap().ingress.unwrap().len(), 1);
+
+    let changed = patch(json!({"spec": {"type": "NodePort"}})).await;
+    assert_eq!(changed.status.unwrap().load_balancer.unwrap().ingress, None);
+    let spec = changed.spec.unwrap();
+    assert_eq!(spec.external_traffic_policy.as_deref(), Some("Local"), "a node port has one too");
+    assert!(spec.ports.unwrap()[0].node_port.is_some());
+    assert_eq!((spec.allocate_load_balancer_node_ports, spec.health_check_node_port), (None, None));
+    let (code, _, message) = refusal(tell().await.unwrap_err());
+    assert_eq!(code, 422);
+    assert!(message.ends_with("may only be used when `spec.type` is \"LoadBalancer\""), "{message}");
+
+    let spec = patch(json!({"spec": {"type": "ClusterIP"}})).await.spec.unwrap();
+    assert_eq!((spec.external_traffic_policy, spec.ports.unwrap()[0].node_port), (None, None));
+    patch(json!({"spec": {"type": "LoadBalancer"}})).await;
+    tell().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_has_no_effect_is_said() {
     let cluster = cluster().await;
     let crd = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -6,7 +6,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         link::{InfoData, InfoVeth},
-        route::{RouteScope, RouteType},
+        route::{RouteMessage, RouteScope, RouteType},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -20,6 +20,28 @@ use std::{
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
+}
+
+/// The end of a veth pair that a pod has.
+pub struct VethPeer<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Network namespace that it is in.
+    pub namespace: BorrowedFd<'a>,
+    /// Address that it will have.
+    pub ip: IpAddr,
+}
+
+/// A pod's hardware address follows from its IPv4 address, as CNI's bridge plugin has it: who has
+/// talked to the last pod of that address would send to the old one for many seconds.
+fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = ip.octets();
+    [0x0a, 0x58, a, b, c, d]
+}
+
+fn unreachable(address: Ipv4Addr) -> RouteMessage {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32);
+    route.kind(RouteType::Unreachable).build()
 }
 
 /// Table `local`, which the kernel looks at first.
@@ -60,14 +82,16 @@ impl Netlink {
         self.index(name)
     }
 
-    /// Makes a veth pair: `name` here, up and in the bridge `controller`; the other end named
-    /// `peer` in the namespace `namespace`.
+    /// Makes a veth pair: `name` here, up and in the bridge `controller`; the other end is `peer`.
     ///
     /// # Errors
     /// `EEXIST` when the name is taken.
-    pub fn add_veth(&mut self, name: &str, peer: &str, namespace: BorrowedFd<'_>, controller: u32) -> io::Result<()> {
-        let peer = LinkUnspec::new_with_name(peer).setns_by_fd(namespace.as_raw_fd()).build();
-        let info = InfoData::Veth(InfoVeth::Peer(peer));
+    pub fn add_veth(&mut self, name: &str, peer: &VethPeer<'_>, controller: u32) -> io::Result<()> {
+        let mut other = LinkUnspec::new_with_name(peer.name).setns_by_fd(peer.namespace.as_raw_fd());
+        if let IpAddr::V4(ip) = peer.ip {
+            other = other.address(hardware_address(ip).to_vec());
+        }
+        let info = InfoData::Veth(InfoVeth::Peer(other.build()));
         let message = LinkVeth::new(name, "").set_info_data(info).controller(controller).up().build();
         self.create(RouteNetlinkMessage::NewLink(message))
     }
@@ -124,6 +148,26 @@ impl Netlink {
             .kind(RouteType::Local)
             .build();
         self.create(RouteNetlinkMessage::NewRoute(message))
+    }
+
+    /// Has connections to an address fail at once (`EHOSTUNREACH`); one that nobody has does not
+    /// answer, which is only noticed after seconds.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn set_unreachable(&mut self, address: Ipv4Addr) -> io::Result<()> {
+        self.acknowledged(RouteNetlinkMessage::NewRoute(unreachable(address)), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Takes [`Netlink::set_unreachable`] back; not an error when there is nothing to take back.
+    ///
+    /// # Errors
+    /// Errors of netlink.
+    pub fn set_reachable(&mut self, address: Ipv4Addr) -> io::Result<()> {
+        match self.acknowledged(RouteNetlinkMessage::DelRoute(unreachable(address)), 0) {
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            other => other,
+        }
     }
 
     fn create(&mut self, message: RouteNetlinkMessage) -> io::Result<()> {

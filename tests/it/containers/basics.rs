@@ -70,6 +70,34 @@ async fn pods_reach_each_other_and_the_daemon_reaches_them() {
     node.stop().await;
 }
 
+/// Who has talked to a pod must reach the next pod of that address at once, and must learn at once
+/// that there is none.
+#[tokio::test]
+async fn an_address_goes_from_pod_to_pod() {
+    let node = Node::start().await;
+    let client = node.pod([0, 9]).await;
+    let network = node.runtime.network();
+    for round in 0..2 {
+        let mut spec = node.pod_spec([0, 10]);
+        spec.log_directory.push(round.to_string());
+        let pod = node.runtime.run_sandbox(spec).await.unwrap();
+        let id =
+            node.runtime.start_container(&pod, node.shell(&serve("nc -ll -p 80 -e echo answer", 80))).await.unwrap();
+        log_has(&node, &id, "listening").await;
+        let dial = || network.dial("10.244.0.10:80".parse().unwrap());
+        let mut text = String::new();
+        dial().await.unwrap_or_else(|e| panic!("round {round}: {e}")).read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "answer\n");
+        // A pod has a memory of its own; the kernel would doubt it after 5 s.
+        let (code, answer) = node.run(&client, node.shell("nc -w 3 10.244.0.10 80")).await;
+        assert_eq!((code, answer.as_str()), (0, "answer\n"), "round {round}");
+        node.runtime.remove_sandbox(&pod).await.unwrap();
+        // Silence would be `TimedOut`.
+        assert_eq!(dial().await.unwrap_err().kind(), std::io::ErrorKind::HostUnreachable);
+    }
+    node.stop().await;
+}
+
 /// A pod whose network has gone says nothing: neither that it received, nor that it is closed.
 #[tokio::test]
 async fn connections_of_a_pod_that_is_gone_end() {

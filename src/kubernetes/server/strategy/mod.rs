@@ -72,7 +72,7 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule { tables: &["pods"], prepare: &[pods::prepare], validate: &[pods::validate] },
-    Rule { tables: &["services"], prepare: &[], validate: &[services::validate] },
+    Rule { tables: &["services"], prepare: &[services::prepare], validate: &[services::validate] },
     Rule {
         tables: &["deployments.apps", "replicasets.apps"],
         prepare: &[],

@@ -1,12 +1,12 @@
 //! Services: addresses, node ports, what is wrong with one.
 
-use super::{Change, names};
+use super::{Change, Part, names};
 use crate::kubernetes::server::{
     addresses::{AddressError, ServiceAddresses},
     api::Api,
     status::{ApiError, Cause},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
 
 /// Addresses taken for a write; given back when dropped, unless kept.
@@ -28,6 +28,41 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(api) = &self.api {
             api.addresses.give_back(&self.addresses, &self.ports);
+        }
+    }
+}
+
+/// What goes with the type that a service no longer has.
+pub fn prepare(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> {
+    if value["spec"]["type"] == "LoadBalancer" {
+        return Ok(());
+    }
+    if change.part == Part::Status {
+        let told = value["status"]["loadBalancer"]["ingress"].as_array().is_some_and(|ingress| !ingress.is_empty());
+        if told {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let why = "may only be used when `spec.type` is \"LoadBalancer\"";
+            return Err(ApiError::invalid("Service", &name, &[Cause::forbidden("status.loadBalancer.ingress", why)]));
+        }
+    } else if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("loadBalancer".into(), json!({}));
+    }
+    if let (Some(old), Some(spec)) = (change.old, value["spec"].as_object_mut()) {
+        drop_dependent(&old["spec"], spec);
+    }
+    Ok(())
+}
+
+/// Fields of the type before, where the client has not set them anew (kube-apiserver's
+/// `dropTypeDependentFields`). Addresses and node ports: see [`reserve`].
+fn drop_dependent(old: &Value, spec: &mut Map<String, Value>) {
+    let mut fields = vec!["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"];
+    if spec.get("type").is_none_or(|kind| kind != "NodePort") {
+        fields.push("externalTrafficPolicy");
+    }
+    for field in fields {
+        if spec.get(field).is_some_and(|now| *now == old[field]) {
+            spec.remove(field);
         }
     }
 }

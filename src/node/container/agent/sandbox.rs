@@ -1,7 +1,10 @@
 //! A pod's namespaces and its end of the network.
 
 use super::{Agent, exit_now};
-use crate::node::container::{netlink::Netlink, wire::SandboxSetup};
+use crate::node::container::{
+    netlink::{Netlink, VethPeer},
+    wire::SandboxSetup,
+};
 use nix::{
     sched::{CloneFlags, setns, unshare},
     sys::{
@@ -10,7 +13,13 @@ use nix::{
     },
     unistd::{ForkResult, Pid, fork, sethostname},
 };
-use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+use std::{
+    fs::File,
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 /// Namespaces of a pod, held open here so that they outlive its containers.
 pub struct Sandbox {
@@ -20,7 +29,7 @@ pub struct Sandbox {
     uts: File,
     /// First process and namespace of a shared PID namespace.
     pid: Option<(Pid, File)>,
-    veth: Option<String>,
+    veth: Option<(String, IpAddr)>,
 }
 
 const POD_NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWIPC.union(CloneFlags::CLONE_NEWUTS);
@@ -71,8 +80,12 @@ impl Agent {
         if !setup.host_network {
             let net = own("net")?;
             let veth = format!("veth{}", setup.id.get(..10).unwrap_or(&setup.id));
-            self.netlink.add_veth(&veth, "eth0", std::os::fd::AsFd::as_fd(&net), self.bridge)?;
-            sandbox.veth = Some(veth);
+            if let IpAddr::V4(ip) = setup.ip {
+                self.netlink.set_reachable(ip)?;
+            }
+            let peer = VethPeer { name: "eth0", namespace: net.as_fd(), ip: setup.ip };
+            self.netlink.add_veth(&veth, &peer, self.bridge)?;
+            sandbox.veth = Some((veth, setup.ip));
             sandbox.net = Some(net);
             let mut inside = Netlink::open()?;
             let loopback = inside.index("lo")?;
@@ -95,9 +108,11 @@ impl Agent {
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         }
-        match sandbox.veth {
-            Some(veth) => self.netlink.remove(&veth),
-            None => Ok(()),
+        let Some((veth, ip)) = sandbox.veth else { return Ok(()) };
+        self.netlink.remove(&veth)?;
+        match ip {
+            IpAddr::V4(ip) => self.netlink.set_unreachable(ip),
+            IpAddr::V6(_) => Ok(()),
         }
     }
 }
