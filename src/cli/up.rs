@@ -352,7 +352,8 @@ fn progress() -> ProgressBar {
 pub async fn down(context: &Context, args: &DownArgs) -> Result<(), Failure> {
     let (_, home, client) = context.running()?;
     match client.command(&Command::Stop).await {
-        Ok(_) => wait_until_gone(&home).await?,
+        // One that was killed breaks the connection.
+        Ok(_) | Err(ControlError::Http(_)) => wait_until_gone(&home).await?,
         Err(ControlError::NotRunning { .. }) => {}
         Err(error) => return Err(error.into()),
     }

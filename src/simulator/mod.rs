@@ -36,7 +36,7 @@ pub async fn clean_up(home: &Home, exe: &Path, purge: bool) -> Result<(), Simula
     if !home.root().exists() {
         return Ok(());
     }
-    let state = state::State::lock(home)?;
+    let state = state::State::lock(home).await?;
     nodes::teardown(home, exe, state.id()).await?;
     if let Some((path, previous)) = state.kubeconfig() {
         let name = start::context_name(home);

@@ -109,7 +109,7 @@ impl Simulator {
         options: Options,
         interrupted: impl Future<Output = ()>,
     ) -> Result<Self, SimulatorError> {
-        let mut state = State::open(home)?;
+        let mut state = State::open(home).await?;
         let ground = match Ground::open(&config, home, &options, &state).await {
             Ok(ground) => ground,
             Err(error) => return Err(given_up(error, state)),

@@ -2,18 +2,20 @@
 
 use crate::{
     config::home::Home,
-    runtime::files::{PRIVATE, create_private_dir, write_atomic},
+    runtime::{
+        control::ControlClient,
+        files::{PRIVATE, create_private_dir, write_atomic},
+    },
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::{File, TryLockError},
     io,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    sync::mpsc,
+    path::PathBuf,
     time::Duration,
 };
+use tokio::sync::oneshot;
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,36 +51,26 @@ pub struct Kept {
     pub kubeconfig: Option<(PathBuf, Option<String>)>,
 }
 
-/// How long an aksim that answers no more may take to let go of the lock.
+/// How long an aksim that does not answer may take to let go of the lock.
 const DYING: Duration = Duration::from_secs(10);
 
-/// Whether a living process listens on the control socket. After `kill -9` a child that was about to become another
-/// program may hold socket and lock a moment longer: it takes connections in the name of the dead.
-fn listens(socket: &Path) -> bool {
-    let Ok(stream) = UnixStream::connect(socket) else { return false };
-    #[cfg(target_os = "linux")]
-    if let Ok(peer) = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials) {
-        return is_alive(peer.pid());
-    }
-    drop(stream);
-    true
-}
-
-/// Whether there is such a process and it has not ended: one that nobody waited for yet is still listed.
-#[cfg(target_os = "linux")]
-fn is_alive(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold any character (proc_pid_stat(5)).
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X', 'x']))
-}
-
-/// Waits for the lock: the last thread of a process that was killed lets go of it, a moment after
-/// the process is no longer seen.
-fn wait_for(lock: File) -> Option<File> {
-    let (sender, locked) = mpsc::channel();
+/// Waits for a lock that somebody holds. A killed aksim holds it, and seems to listen, until its last
+/// thread has ended, and with it a child that was about to become another program. `None` when the
+/// holder answers, or does not let go in time.
+async fn wait_for(lock: File, holder: &ControlClient) -> Option<File> {
+    let (sender, locked) = oneshot::channel();
     // Ends with the process where the lock does not come in time.
     std::thread::spawn(move || lock.lock().map(|()| sender.send(lock)));
-    locked.recv_timeout(DYING).ok()
+    let answered = async {
+        if holder.info().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        locked = locked => locked.ok(),
+        () = answered => None,
+        () = tokio::time::sleep(DYING) => None,
+    }
 }
 
 /// The state folder of a running environment; locked while this lives.
@@ -94,8 +86,8 @@ impl State {
     ///
     /// # Errors
     /// [`StateError::Running`] when another process holds the lock.
-    pub fn open(home: &Home) -> Result<Self, StateError> {
-        let state = Self::lock(home)?;
+    pub async fn open(home: &Home) -> Result<Self, StateError> {
+        let state = Self::lock(home).await?;
         match state.store() {
             Ok(()) => Ok(state),
             Err(error) => {
@@ -109,18 +101,16 @@ impl State {
     ///
     /// # Errors
     /// As [`State::open`].
-    pub fn lock(home: &Home) -> Result<Self, StateError> {
+    pub async fn lock(home: &Home) -> Result<Self, StateError> {
         let file = |path: PathBuf| move |source| StateError::File { path, source };
         create_private_dir(home.root()).map_err(file(home.root().to_owned()))?;
         let path = home.lock();
         let lock = File::options().create(true).write(true).truncate(false).open(&path).map_err(file(path.clone()))?;
         let lock = match lock.try_lock() {
             Ok(()) => lock,
-            Err(TryLockError::WouldBlock) if listens(&home.control_socket()) => {
-                return Err(StateError::Running { lock: path });
-            }
             Err(TryLockError::WouldBlock) => {
-                wait_for(lock).ok_or_else(|| StateError::Running { lock: path.clone() })?
+                let waited = wait_for(lock, &ControlClient::new(&home.control_socket())).await;
+                waited.ok_or_else(|| StateError::Running { lock: path.clone() })?
             }
             Err(TryLockError::Error(source)) => return Err(StateError::File { path, source }),
         };
@@ -207,18 +197,23 @@ pub fn load(home: &Home) -> Result<Kept, StateError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_at_a_time_and_what_is_kept_is_kept() {
+    #[tokio::test]
+    async fn one_at_a_time_and_what_is_kept_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("shop"), dir.path().join("cache"));
-        let mut state = State::open(&home).unwrap();
+        let mut state = State::open(&home).await.unwrap();
         state.keep_port("registry", 4711).unwrap();
         let id = state.id().to_owned();
-        assert!(matches!(State::open(&home), Err(StateError::Running { .. })));
-        let going = std::thread::spawn(move || drop(state));
-        drop(State::open(&home).unwrap());
-        going.join().unwrap();
-        let again = State::open(&home).unwrap();
+        assert!(matches!(State::open(&home).await, Err(StateError::Running { .. })));
+        // The kernel takes connections in the name of one that dies.
+        let _listener = std::os::unix::net::UnixListener::bind(home.control_socket()).unwrap();
+        let going = async {
+            tokio::task::yield_now().await;
+            drop(state);
+        };
+        let (next, ()) = tokio::join!(State::open(&home), going);
+        drop(next.unwrap());
+        let again = State::open(&home).await.unwrap();
         assert_eq!((again.id(), again.port("registry")), (id.as_str(), 4711));
     }
 }

@@ -102,6 +102,28 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     assert_eq!(traces(&project.environment_home()), Vec::<String>::new());
 }
 
+/// One that runs is told from one that dies, which holds lock and socket a moment longer.
+#[test]
+fn an_environment_runs_once_and_a_killed_one_is_followed_at_once() {
+    let project = Project::new("name = \"it-once\"\n");
+    project.up();
+    let again = project.run(&["up", "--detach"]);
+    assert_eq!(again.status.code(), Some(1), "{}", text(&again));
+    let said = text(&again);
+    assert!(said.contains("the environment is running already") && said.contains("hint: `aksim status`"), "{said}");
+    let killed = || {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon(&project)), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+    };
+    for _ in 0..5 {
+        killed();
+        project.up();
+    }
+    killed();
+    project.ok(&["down", "--purge"]);
+    assert_eq!(traces(project.home()), Vec::<String>::new());
+}
+
 /// A pod that outlives its sandbox has the new one's address, and only that: the old one would
 /// stay in the Services' rotation.
 #[test]

@@ -32,7 +32,7 @@ pub struct VethPeer<'a> {
     pub ip: IpAddr,
 }
 
-/// A pod's hardware address follows from its IPv4 address, as CNI's bridge plugin has it: who has
+/// A pod's hardware address follows from its IPv4 address, as CNI's plugins have had it: who has
 /// talked to the last pod of that address would send to the old one for many seconds.
 fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
