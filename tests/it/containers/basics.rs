@@ -14,6 +14,8 @@ async fn runs_logs_executes_and_ends() {
     );
     let id = node.runtime.start_container(&pod, spec).await.unwrap();
     log_has(&node, &id, "stdout F up").await;
+    // The streams are written down side by side.
+    log_has(&node, &id, "stderr F oops").await;
     let raw = std::fs::read_to_string(node.status(&id).await.log_path).unwrap();
     assert!(raw.contains(" stdout F hello\n") && raw.contains(" stderr F oops\n"), "{raw}");
 
