@@ -46,6 +46,8 @@ fn a_full_disk_is_said_at_the_start() {
     assert_eq!(processes(project.home()), Vec::<String>::new());
     // Cleaning up needs no space.
     assert!(!project.environment_home().exists());
+    project.ok(&["down", "--purge"]);
+    assert!(!project.environment_home().exists());
 }
 
 #[test]

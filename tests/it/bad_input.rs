@@ -93,7 +93,7 @@ fn a_missing_manifest_is_named() {
     let output = project.run(&["up", "--detach"]);
     assert!(!output.status.success());
     let said = text(&output);
-    assert!(said.contains("web/k8s"), "{said}");
+    assert!(said.contains("web/k8s") && said.contains("hint:"), "{said}");
     assert_nothing_left(&project);
 }
 
