@@ -27,22 +27,22 @@
 //! | [`dashboard`] | terminal dashboard |
 //! | [`cli`] | command line |
 
-pub mod cli;
-pub mod cluster;
-pub mod config;
-pub mod controllers;
-pub mod dashboard;
-pub mod database;
-pub mod devloop;
-pub mod git;
-pub mod identity;
-pub mod images;
-pub mod ingress;
-pub mod kubernetes;
-pub mod model;
-pub mod node;
-pub mod pipelines;
-pub mod registry;
-pub mod runtime;
-pub mod scenarios;
-pub mod simulator;
+pub use aksim_cli as cli;
+pub use aksim_cluster as cluster;
+pub use aksim_config as config;
+pub use aksim_controllers as controllers;
+pub use aksim_dashboard as dashboard;
+pub use aksim_database as database;
+pub use aksim_devloop as devloop;
+pub use aksim_git as git;
+pub use aksim_identity as identity;
+pub use aksim_images as images;
+pub use aksim_ingress as ingress;
+pub use aksim_kubernetes as kubernetes;
+pub use aksim_model as model;
+pub use aksim_node as node;
+pub use aksim_pipelines as pipelines;
+pub use aksim_registry as registry;
+pub use aksim_runtime as runtime;
+pub use aksim_scenarios as scenarios;
+pub use aksim_simulator as simulator;

@@ -1,10 +1,8 @@
 //! What every verb needs: the project, its home, and the running environment.
 
 use super::failure::{Code, Failure};
-use crate::{
-    config::{Config, home::Home, project},
-    runtime::control::ControlClient,
-};
+use aksim_config::{Config, home::Home, project};
+use aksim_runtime::control::ControlClient;
 use std::path::PathBuf;
 
 /// Where a verb was called.

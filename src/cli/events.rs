@@ -1,7 +1,7 @@
 //! Events as plain log lines on stderr, for terminals without dashboard and for CI.
 
 use super::status::{component_state, service_state};
-use crate::model::event::{Event, EventBody};
+use aksim_model::event::{Event, EventBody};
 
 /// One event as lines, or nothing when it says nothing new to a reader of lines.
 pub fn line(event: &Event) -> Option<String> {

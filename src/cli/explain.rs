@@ -6,7 +6,7 @@ use super::{
     failure::Failure,
     output::{self, Table},
 };
-use crate::devloop::plan::{Action, Plan, Unplanned};
+use aksim_devloop::plan::{Action, Plan, Unplanned};
 
 /// Prints what a change of the file would do. Works without a running environment.
 pub fn run(context: &Context, args: &ExplainArgs) -> Result<(), Failure> {

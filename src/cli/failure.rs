@@ -1,6 +1,7 @@
 //! Errors as people see them, and the exit codes of DESIGN §4.
 
-use crate::{config::ConfigError, runtime::control::ControlError};
+use aksim_config::ConfigError;
+use aksim_runtime::control::ControlError;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
 use std::fmt::{self, Write as _};
 
@@ -66,8 +67,8 @@ impl fmt::Display for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        match crate::simulator::is_disk_full(&error) {
-            true => Self::new(Code::Environment, error.to_string()).hint(crate::simulator::DISK_FULL_HINT),
+        match aksim_simulator::is_disk_full(&error) {
+            true => Self::new(Code::Environment, error.to_string()).hint(aksim_simulator::DISK_FULL_HINT),
             false => Self::other(error),
         }
     }

@@ -6,11 +6,9 @@ use super::{
     failure::{Code, Failure},
     output::{self, Table},
 };
-use crate::{
-    config::{Config, home::Home},
-    git::{Access, Credential, GitError},
-    runtime::{net::azure_http_client, pki::Pki},
-};
+use aksim_config::{Config, home::Home};
+use aksim_git::{Access, Credential, GitError};
+use aksim_runtime::{net::azure_http_client, pki::Pki};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -8,11 +8,9 @@ use super::{
     failure::{Code, Failure},
     output::{self, Table},
 };
-use crate::{
-    config::home::Home,
-    images::{Credentials, ImageBuilder, ImageBuilderConfig, StoredImage},
-    model::{ids::EnvironmentName, image_ref::ImageRef},
-};
+use aksim_config::home::Home;
+use aksim_images::{Credentials, ImageBuilder, ImageBuilderConfig, StoredImage};
+use aksim_model::{ids::EnvironmentName, image_ref::ImageRef};
 use serde_json::json;
 use std::time::Duration;
 

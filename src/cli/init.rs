@@ -5,10 +5,8 @@ use super::{
     failure::{Code, Failure},
     output,
 };
-use crate::{
-    config::project::{FILE_NAME, is_dns_label, parse},
-    runtime::files::{PUBLIC, write_atomic},
-};
+use aksim_config::project::{FILE_NAME, is_dns_label, parse};
+use aksim_runtime::files::{PUBLIC, write_atomic};
 use std::{fmt::Write as _, path::Path};
 
 /// Writes `aksim.toml`.

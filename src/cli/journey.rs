@@ -7,7 +7,7 @@ use super::{
     output::{self, Format, Table},
     status::age,
 };
-use crate::model::journey::{Journey, JourneyOutcome};
+use aksim_model::journey::{Journey, JourneyOutcome};
 
 /// Prints journeys, oldest first.
 pub async fn run(context: &Context, args: JourneyArgs) -> Result<(), Failure> {

@@ -6,10 +6,8 @@ use super::{
     failure::{Code, Failure},
     output,
 };
-use crate::{
-    cluster::kubeconfig::{self, Context as KubeContext, User},
-    config::Config,
-};
+use aksim_cluster::kubeconfig::{self, Context as KubeContext, User};
+use aksim_config::Config;
 use serde_json::Value;
 use std::fmt::Write as _;
 

@@ -6,7 +6,7 @@ use super::{
     failure::{Code, Failure},
     output,
 };
-use crate::model::{ids::ServiceName, log::LogQuery};
+use aksim_model::{ids::ServiceName, log::LogQuery};
 use futures::StreamExt;
 
 /// Prints log lines, the service in front.

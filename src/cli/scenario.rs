@@ -6,10 +6,8 @@ use super::{
     failure::{self, Code, Failure},
     output::{self, Format, Table},
 };
-use crate::{
-    config::ConfigError,
-    scenarios::{Environment, Options, Outcome, Report, ScenarioError, junit, library, run as run_scenario},
-};
+use aksim_config::ConfigError;
+use aksim_scenarios::{Environment, Options, Outcome, Report, ScenarioError, junit, library, run as run_scenario};
 use clap::ValueEnum;
 use serde_json::json;
 use std::{collections::BTreeMap, io::Write as _, path::Path};

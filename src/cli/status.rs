@@ -6,7 +6,7 @@ use super::{
     failure::Failure,
     output::{self, Table},
 };
-use crate::model::{
+use aksim_model::{
     command::Command,
     event::{ComponentState, ServiceState},
     ids::ServiceName,
@@ -27,7 +27,7 @@ fn table(world: &World, wide: bool) -> Table {
         true => Table::new(&["NAME", "STATE", "AGE", "VERSION", "ENDPOINT", "MESSAGE"]),
         false => Table::new(&["NAME", "STATE", "AGE", "ENDPOINT", "MESSAGE"]),
     };
-    let endpoint = |endpoints: &[crate::model::endpoint::Endpoint]| {
+    let endpoint = |endpoints: &[aksim_model::endpoint::Endpoint]| {
         endpoints.iter().map(|e| e.url.as_str()).collect::<Vec<_>>().join(",")
     };
     let mut add = |name: String, state: &str, since: Timestamp, version: String, endpoint: String, message: &str| {

@@ -6,13 +6,11 @@ use super::{
     failure::{Code, Failure},
     output,
 };
-use crate::{
-    config::home::Home,
-    identity::DEVELOPMENT_PASSWORD,
-    model::endpoint::AzureName,
-    runtime::{net::azure_http_client, pki::Pki},
-    simulator::load_kept,
-};
+use aksim_config::home::Home;
+use aksim_identity::DEVELOPMENT_PASSWORD;
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::{net::azure_http_client, pki::Pki};
+use aksim_simulator::load_kept;
 use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 use std::net::SocketAddr;

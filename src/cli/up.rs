@@ -7,18 +7,16 @@ use super::{
     failure::{Code, Failure, listed},
     output,
 };
-use crate::{
-    config::{Config, home::Home},
-    dashboard::{self, ControlSource, Tab, screenshot_svg},
-    devloop::BuildLine,
-    model::{command::Command, log::LogQuery},
-    runtime::{
-        control::{ControlClient, ControlError, LogSource},
-        files::{PUBLIC, write_atomic},
-        recorder::Recorder,
-    },
-    simulator::{self, KubeconfigTarget, Options, Simulator, SimulatorError},
+use aksim_config::{Config, home::Home};
+use aksim_dashboard::{ControlSource, Tab, screenshot_svg};
+use aksim_devloop::BuildLine;
+use aksim_model::{command::Command, log::LogQuery};
+use aksim_runtime::{
+    control::{ControlClient, ControlError, LogSource},
+    files::{PUBLIC, write_atomic},
+    recorder::Recorder,
 };
+use aksim_simulator::{KubeconfigTarget, Options, Simulator, SimulatorError};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -171,7 +169,7 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
 }
 
 /// Says once that everything answers, or what does not.
-fn announce(deployed: &Result<(), Vec<(crate::model::ids::ServiceName, String)>>, detached: bool) {
+fn announce(deployed: &Result<(), Vec<(aksim_model::ids::ServiceName, String)>>, detached: bool) {
     match deployed {
         Ok(()) if detached => {
             // The starter may have gone; then nobody reads.
@@ -194,7 +192,7 @@ fn announce(deployed: &Result<(), Vec<(crate::model::ids::ServiceName, String)>>
 
 /// The dashboard in front of the environment; leaving it stops the environment.
 async fn show_dashboard(source: ControlSource, stop: CancellationToken, left: CancellationToken) {
-    if let Err(error) = dashboard::run(source, stop).await {
+    if let Err(error) = aksim_dashboard::run(source, stop).await {
         eprintln!("{error}");
     }
     left.cancel();
@@ -357,7 +355,7 @@ pub async fn down(context: &Context, args: &DownArgs) -> Result<(), Failure> {
         Err(ControlError::NotRunning { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    simulator::clean_up(&home, &std::env::current_exe()?, args.purge).await?;
+    aksim_simulator::clean_up(&home, &std::env::current_exe()?, args.purge).await?;
     Ok(())
 }
 
@@ -389,5 +387,5 @@ pub async fn dashboard(context: &Context, args: DashboardArgs) -> Result<(), Fai
         return output::text(&format!("{} written\n", file.display()));
     }
     let source = ControlSource::connect(client).await?;
-    dashboard::run(source, CancellationToken::new()).await.map_err(Failure::other)
+    aksim_dashboard::run(source, CancellationToken::new()).await.map_err(Failure::other)
 }

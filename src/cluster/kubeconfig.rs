@@ -1,6 +1,6 @@
 //! Merging our context into a kubeconfig, and taking it out again (DESIGN §2 principle 6).
 
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,6 @@
 //! Manifest files → objects, with the image of the service put in its place.
 
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

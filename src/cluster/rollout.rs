@@ -5,7 +5,8 @@
 //! whole seconds only.
 
 use super::pod_failure::{self, PodFailure};
-use crate::{model::journey::Hop, runtime::net::SharedDialer};
+use aksim_model::journey::Hop;
+use aksim_runtime::net::SharedDialer;
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::api::{

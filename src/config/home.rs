@@ -1,6 +1,6 @@
 //! Every path aksim uses (DESIGN §4).
 
-use crate::model::ids::EnvironmentName;
+use aksim_model::ids::EnvironmentName;
 use std::path::{Path, PathBuf};
 
 /// State folder of one environment, and the cache shared by all.

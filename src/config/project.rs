@@ -4,7 +4,7 @@ use super::{
     check::{self, Problem},
     raw,
 };
-use crate::model::{
+use aksim_model::{
     ids::{EnvironmentName, ServiceName},
     image_ref::ImageRef,
 };

@@ -504,7 +504,7 @@ mod tests {
     }
 
     fn informer() -> Informer<Pod> {
-        crate::runtime::pki::install_crypto_provider();
+        aksim_runtime::pki::install_crypto_provider();
         let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
         Informer::new(Client::try_from(config).unwrap())
     }

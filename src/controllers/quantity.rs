@@ -11,7 +11,7 @@ const NANO: i128 = 1_000_000_000;
 impl Quantity {
     /// Reads the text form; `None` when it is not a quantity.
     pub fn parse(text: &str) -> Option<Self> {
-        crate::model::quantity::nanos(text).map(Self)
+        aksim_model::quantity::nanos(text).map(Self)
     }
 
     /// Whole units (bytes, pods), rounded up.

@@ -7,7 +7,7 @@ use super::{
     informer::ObjectKey,
     queue::{Requeue, WorkQueue},
 };
-use crate::kubernetes::admission::quota::{self, usage};
+use aksim_model::quota;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
     Api, Client,
@@ -81,7 +81,7 @@ pub async fn reconcile(context: &Context, key: ObjectKey) -> Result<Requeue, Con
         let encode = |source| ControllerError::Encode { what: format!("ResourceQuota in {namespace}"), source };
         let value = serde_json::to_value(quota.as_ref()).map_err(encode)?;
         let hard = quota::hard(&value);
-        let tables: BTreeSet<&str> = hard.keys().filter_map(|name| usage::counted_table(name)).collect();
+        let tables: BTreeSet<&str> = hard.keys().filter_map(|name| quota::counted_table(name)).collect();
         let mut used = serde_json::Map::new();
         for table in tables {
             if !listed.contains_key(table) {
@@ -89,7 +89,7 @@ pub async fn reconcile(context: &Context, key: ObjectKey) -> Result<Requeue, Con
             }
             let objects = listed[table].iter().map(|object| (object_key(object), object.clone()));
             let total = quota::used(&value, table, objects, jiff::Timestamp::now());
-            for name in hard.keys().filter(|name| usage::counted_table(name) == Some(table)) {
+            for name in hard.keys().filter(|name| quota::counted_table(name) == Some(table)) {
                 used.insert(name.clone(), total.get(name).map_or_else(|| "0".into(), |a| a.to_string().into()));
             }
         }
@@ -108,9 +108,9 @@ pub async fn reconcile(context: &Context, key: ObjectKey) -> Result<Requeue, Con
     Ok(None)
 }
 
-fn object_key(object: &Value) -> crate::kubernetes::store::Key {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-    crate::kubernetes::store::Key::new(text("namespace"), text("name"))
+fn object_key(object: &Value) -> (String, String) {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
 }
 
 /// All objects of a table (`deployments.apps`) in a namespace; none when nothing serves it.

@@ -8,7 +8,7 @@ use super::{
     text,
     theme::{Mood, Theme},
 };
-use crate::model::{
+use aksim_model::{
     command::{Command, CommandReply},
     endpoint::Endpoint,
     ids::{JourneyId, ServiceName},

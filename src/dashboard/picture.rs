@@ -1,7 +1,7 @@
 //! The dashboard as a picture: its cells as SVG, for documentation.
 
 use super::{App, Tab, render, theme::Theme};
-use crate::model::world::World;
+use aksim_model::world::World;
 use jiff::Timestamp;
 use ratatui::{
     Terminal,

@@ -6,7 +6,7 @@ use super::{
     render,
     theme::Theme,
 };
-use crate::model::log::LogQuery;
+use aksim_model::log::LogQuery;
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures::{
     FutureExt, StreamExt,

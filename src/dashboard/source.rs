@@ -1,13 +1,11 @@
 //! Where the dashboard's facts come from and its commands go to.
 
-use crate::{
-    model::{
-        command::{Command, CommandReply},
-        log::{LogLine, LogQuery},
-        world::World,
-    },
-    runtime::control::{ControlClient, ControlError},
+use aksim_model::{
+    command::{Command, CommandReply},
+    log::{LogLine, LogQuery},
+    world::World,
 };
+use aksim_runtime::control::{ControlClient, ControlError};
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use std::sync::Arc;

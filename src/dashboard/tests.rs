@@ -6,7 +6,7 @@ use super::{
     render, run, screenshot_svg,
     theme::Theme,
 };
-use crate::model::{
+use aksim_model::{
     command::{Command, CommandReply},
     endpoint::Endpoint,
     event::{ComponentState, Event, EventBody, FlowRow, ServiceState},

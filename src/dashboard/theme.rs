@@ -1,7 +1,7 @@
 //! Colours and symbols. Only the terminal's own sixteen colours, so that both light and dark
 //! themes stay readable; with `NO_COLOR` weight and inversion alone.
 
-use crate::model::event::{ComponentState, ServiceState};
+use aksim_model::event::{ComponentState, ServiceState};
 use ratatui::{
     style::{Color, Modifier, Style},
     symbols::border,

@@ -1,7 +1,7 @@
 //! Who may use the database: generated passwords that stay, in `accounts.json` (0600).
 
 use super::server::DatabaseError;
-use crate::runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use rand::distr::{Alphanumeric, SampleString};
 use std::{collections::BTreeMap, fmt, path::Path};
 

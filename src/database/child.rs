@@ -1,7 +1,7 @@
 //! The server process: started, watched, stopped, and found again when an earlier aksim died.
 
 use super::server::DatabaseError;
-use crate::runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     collections::VecDeque,

@@ -9,17 +9,15 @@ use super::{
     settings::{self, Sku},
     template,
 };
-use crate::{
-    model::{
-        endpoint::{AzureName, Endpoint},
-        event::{ComponentState, EventBody, FlowRow},
-        ids::ComponentName,
-    },
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        files::{PRIVATE, create_private_dir, write_atomic},
-        pki::{Pki, PkiError},
-    },
+use aksim_model::{
+    endpoint::{AzureName, Endpoint},
+    event::{ComponentState, EventBody, FlowRow},
+    ids::ComponentName,
+};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    files::{PRIVATE, create_private_dir, write_atomic},
+    pki::{Pki, PkiError},
 };
 use async_trait::async_trait;
 use mysql_async::Conn;

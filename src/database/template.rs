@@ -6,7 +6,7 @@ use super::{
     server::DatabaseError,
     settings,
 };
-use crate::runtime::files::create_private_dir;
+use aksim_runtime::files::create_private_dir;
 use std::{
     fs::File,
     path::{Path, PathBuf},

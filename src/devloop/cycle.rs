@@ -4,22 +4,20 @@ use super::{
     build_command::{self, BuildCommandError},
     fingerprint::{self, LastBuild},
 };
-use crate::{
-    cluster::{
-        apply::{Applier, ApplyError},
-        manifests::{self, Manifest, ManifestError},
-        rollout::{Rollout, RolloutError, Target},
-    },
-    config::ServiceConfig,
-    model::{
-        endpoint::Endpoint,
-        event::{EventBody, FlowRow, ServiceState},
-        ids::{JourneyId, ServiceName},
-        image_ref::ImageRef,
-        journey::{Hop, JourneyOutcome},
-    },
-    runtime::{net::SharedDialer, recorder::Recorder},
+use aksim_cluster::{
+    apply::{Applier, ApplyError},
+    manifests::{self, Manifest, ManifestError},
+    rollout::{Rollout, RolloutError, Target},
 };
+use aksim_config::ServiceConfig;
+use aksim_model::{
+    endpoint::Endpoint,
+    event::{EventBody, FlowRow, ServiceState},
+    ids::{JourneyId, ServiceName},
+    image_ref::ImageRef,
+    journey::{Hop, JourneyOutcome},
+};
+use aksim_runtime::{net::SharedDialer, recorder::Recorder};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

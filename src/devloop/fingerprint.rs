@@ -3,11 +3,9 @@
 //! By path, size, time of change and inode of each input, as make and cargo do; content is
 //! looked at by the image builder, which is asked whenever this says "changed".
 
-use crate::{
-    config::ServiceConfig,
-    model::image_ref::ImageRef,
-    runtime::files::{PUBLIC, write_atomic},
-};
+use aksim_config::ServiceConfig;
+use aksim_model::image_ref::ImageRef;
+use aksim_runtime::files::{PUBLIC, write_atomic};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{

@@ -1,13 +1,11 @@
 //! Log lines of the project's services, read through the Kubernetes API.
 
 use super::cycle::SERVICE_LABEL;
-use crate::{
-    model::{
-        ids::ServiceName,
-        log::{LogLine, LogQuery},
-    },
-    runtime::control::LogSource,
+use aksim_model::{
+    ids::ServiceName,
+    log::{LogLine, LogQuery},
 };
+use aksim_runtime::control::LogSource;
 use futures::{AsyncBufReadExt, Stream, StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;

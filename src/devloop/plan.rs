@@ -1,6 +1,7 @@
 //! Which services a file belongs to, what follows from its change, and why. Pure.
 
-use crate::{config::ServiceConfig, model::ids::ServiceName};
+use aksim_config::ServiceConfig;
+use aksim_model::ids::ServiceName;
 use ignore::gitignore::Gitignore;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -164,7 +165,7 @@ sync = [{ from = "static", to = "/srv/static" }]
 name = "api"
 path = "api"
 "#;
-        let config = crate::config::project::parse(text, dir.path()).unwrap();
+        let config = aksim_config::project::parse(text, dir.path()).unwrap();
         let plan = Plan::new(dir.path(), config.services);
         (dir, plan)
     }

@@ -5,14 +5,12 @@ use super::{
     plan::{Action, Plan},
     watch::{FileWatcher, Method},
 };
-use crate::{
-    config::ServiceConfig,
-    model::{
-        event::{EventBody, ServiceState},
-        ids::ServiceName,
-    },
-    runtime::component::{Component, ComponentError, RunContext},
+use aksim_config::ServiceConfig;
+use aksim_model::{
+    event::{EventBody, ServiceState},
+    ids::ServiceName,
 };
+use aksim_runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::{

@@ -5,7 +5,7 @@
 //! than its user may.
 
 use super::tokens::{self, Tokens};
-use crate::runtime::oidc::{Claims, TokenError, TokenVerifier};
+use aksim_runtime::oidc::{Claims, TokenError, TokenVerifier};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};

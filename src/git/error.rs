@@ -1,7 +1,7 @@
 //! Why the Git host cannot do what it is asked.
 
 use super::name::NameError;
-use crate::runtime::{net::HttpClientError, pki::PkiError};
+use aksim_runtime::{net::HttpClientError, pki::PkiError};
 use std::{io, path::PathBuf, time::Duration};
 
 /// Why the Git host cannot start, or work on a repository.

@@ -9,7 +9,7 @@ use super::{
     statuses::Statuses,
     webhooks::Webhooks,
 };
-use crate::runtime::recorder::Recorder;
+use aksim_runtime::recorder::Recorder;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};

@@ -13,7 +13,7 @@ use super::{
     repository::{Refs, Repository},
     webhooks::payload::{self, Push},
 };
-use crate::model::{
+use aksim_model::{
     event::{EventBody, FlowRow},
     ids::{JourneyId, ServiceName},
     journey::Hop,

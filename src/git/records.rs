@@ -1,7 +1,7 @@
 //! Records of the host as JSON files that are whole or absent, readable by the user alone.
 
 use super::GitError;
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,

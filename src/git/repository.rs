@@ -1,7 +1,7 @@
 //! Bare repositories below the state folder, and what the host knows of each besides its objects.
 
 use super::{GitError, name::RepositoryName, program::GitProgram, protection::BranchRule, records};
-use crate::runtime::files::create_private_dir;
+use aksim_runtime::files::create_private_dir;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{

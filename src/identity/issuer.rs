@@ -7,14 +7,12 @@ use super::{
     server::{self, Server},
     specs::{ApplicationKind, DirectorySpec},
 };
-use crate::{
-    model::endpoint::{AzureName, Endpoint},
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        files::{PRIVATE, create_private_dir, write_atomic},
-        http, net,
-        pki::{Pki, PkiError},
-    },
+use aksim_model::endpoint::{AzureName, Endpoint};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    files::{PRIVATE, create_private_dir, write_atomic},
+    http, net,
+    pki::{Pki, PkiError},
 };
 use async_trait::async_trait;
 use rand::distr::{Alphanumeric, SampleString};

@@ -2,7 +2,7 @@
 //! overlap), kept in `keys.json` (0600).
 
 use super::issuer::IdentityError;
-use crate::runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use base64::{Engine, engine::general_purpose::STANDARD, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{DecodingKey, EncodingKey};

@@ -162,7 +162,7 @@ fn default_only(scope: &str) -> EntraError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{ApplicationSpec, DirectorySpec};
+    use crate::{ApplicationSpec, DirectorySpec};
 
     fn directory() -> Directory {
         let shop = ApplicationSpec {

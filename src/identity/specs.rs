@@ -66,7 +66,7 @@ pub struct ApplicationSpec {
     /// Confidential, public or single-page.
     pub kind: ApplicationKind,
     /// Client secrets. A confidential application without secret and certificate gets one made,
-    /// kept in the state folder: [`crate::identity::Issuer::client_secret`].
+    /// kept in the state folder: [`crate::Issuer::client_secret`].
     pub secrets: Vec<String>,
     /// Certificates (PEM) whose keys may sign client assertions.
     pub certificates: Vec<String>,

@@ -10,7 +10,7 @@ use super::{
     plan::{Base, Plan, platform_args},
     stage::StageState,
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use std::{
     collections::BTreeMap,
     future::Future,

@@ -1,7 +1,7 @@
 //! Requests to registries: Docker's token protocol, tokens and challenges remembered, connections reused.
 
 use super::error::BuildError;
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, StatusCode, header};
 use parking_lot::Mutex;

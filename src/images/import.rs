@@ -10,7 +10,7 @@ use super::{
     },
     tree::{self, archive_entries},
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,

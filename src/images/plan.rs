@@ -5,7 +5,7 @@ use super::{
     error::BuildError,
     manifest::Platform,
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

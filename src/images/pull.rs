@@ -7,7 +7,7 @@ use super::{
     manifest::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, INDEX, Index, MANIFEST, Manifest, Platform},
     store::digest_of,
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use std::{io::Write, path::PathBuf, sync::Arc};

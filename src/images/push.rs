@@ -6,7 +6,7 @@ use super::{
     error::{BuildError, io_error},
     manifest::{Descriptor, MANIFEST, Manifest},
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::Body;
 use std::sync::Arc;

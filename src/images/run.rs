@@ -11,7 +11,7 @@ use super::{
     transfer::{Placement, parse_owner},
     tree::{Tree, clean},
 };
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,

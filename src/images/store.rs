@@ -4,10 +4,8 @@ use super::{
     error::{BuildError, io_error},
     manifest::{Descriptor, ImageConfig, Index, Manifest},
 };
-use crate::{
-    model::image_ref::ImageRef,
-    runtime::files::{PUBLIC, create_private_dir, write_atomic},
-};
+use aksim_model::image_ref::ImageRef;
+use aksim_runtime::files::{PUBLIC, create_private_dir, write_atomic};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::{

@@ -8,7 +8,8 @@ use super::{
     tree::Tree,
     *,
 };
-use crate::{model::image_ref::ImageRef, runtime::pki::install_crypto_provider};
+use aksim_model::image_ref::ImageRef;
+use aksim_runtime::pki::install_crypto_provider;
 use std::{
     collections::BTreeMap,
     os::unix::fs::PermissionsExt,
@@ -347,7 +348,7 @@ async fn prune_keeps_what_a_name_needs() {
 /// Golden pairs: `fixtures/images/plan/NAME.Dockerfile` → `NAME.json`.
 #[test]
 fn plans_are_golden() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/images/plan");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/plan");
     let platform = Platform { os: "linux".into(), architecture: "amd64".into(), variant: None };
     for entry in std::fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();

@@ -1,10 +1,8 @@
 //! A certificate for each host, issued when it is first asked for.
 
 use super::RouteTable;
-use crate::{
-    model::endpoint::AzureName,
-    runtime::pki::{Pki, PkiError},
-};
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::pki::{Pki, PkiError};
 use rustls::{
     ServerConfig,
     server::{ClientHello, ResolvesServerCert},

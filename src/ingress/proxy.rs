@@ -1,10 +1,8 @@
 //! Forwards requests to endpoints over pooled connections.
 
 use super::{RouteTable, certificates::LOCAL_SUFFIX};
-use crate::{
-    model::endpoint::AzureName,
-    runtime::{http::ConnectionInfo, net::SharedDialer},
-};
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::{http::ConnectionInfo, net::SharedDialer};
 use axum::body::{Body, Bytes};
 use futures::future::BoxFuture;
 use http::{

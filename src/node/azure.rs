@@ -1,6 +1,6 @@
 //! Virtual addresses of Azure names inside the cluster: DNS answers them, the proxy listens there.
 
-use crate::model::endpoint::AzureName;
+use aksim_model::endpoint::AzureName;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,

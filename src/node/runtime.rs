@@ -1,6 +1,7 @@
 //! The container runtime behind a kubelet, in CRI's terms (k8s.io/cri-api `runtime.v1`).
 
-use crate::{model::image_ref::ImageRef, runtime::net::Dialer};
+use aksim_model::image_ref::ImageRef;
+use aksim_runtime::net::Dialer;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -5,10 +5,8 @@ use super::{
     environments::Environments,
     store::{RunStore, StoreError},
 };
-use crate::{
-    images::ImageBuilder,
-    runtime::{net::SharedDialer, pki::Pki, recorder::Recorder},
-};
+use aksim_images::ImageBuilder;
+use aksim_runtime::{net::SharedDialer, pki::Pki, recorder::Recorder};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -227,7 +225,7 @@ pub struct Engine {
 
 impl Engine {
     /// Records a fact, once there is a recorder.
-    pub fn record(&self, body: crate::model::event::EventBody) {
+    pub fn record(&self, body: aksim_model::event::EventBody) {
         if let Some(recorder) = self.recorder.get() {
             recorder.record(body);
         }

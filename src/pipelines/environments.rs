@@ -1,9 +1,7 @@
 //! Environments, the approvals that they ask for, and what was deployed to them.
 
-use crate::{
-    pipelines::store::{StoreError, file_error},
-    runtime::files::{PRIVATE, write_atomic},
-};
+use crate::store::{StoreError, file_error};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

@@ -1,10 +1,8 @@
 //! The protocol over HTTP, as clients speak it and as they get it wrong.
 
 use super::{storage::Storage, *};
-use crate::{
-    model::endpoint::AzureName,
-    runtime::{net::azure_http_client, recorder::Recorder},
-};
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::{net::azure_http_client, recorder::Recorder};
 use http::{Method, StatusCode, header};
 use reqwest::Response;
 use serde_json::{Value, json};

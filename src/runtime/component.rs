@@ -1,6 +1,6 @@
 //! The contract of a running part: bind first, then run until told to stop.
 
-use crate::runtime::recorder::Recorder;
+use crate::recorder::Recorder;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -1,9 +1,7 @@
 //! Listeners on loopback, dialers into the node network, HTTP clients that know the Azure names.
 
-use crate::{
-    model::endpoint::AzureName,
-    runtime::pki::{Pki, PkiError},
-};
+use crate::pki::{Pki, PkiError};
+use aksim_model::endpoint::AzureName;
 use async_trait::async_trait;
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::net::{TcpListener, TcpStream};

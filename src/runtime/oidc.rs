@@ -42,7 +42,7 @@ pub struct OidcConfig {
     pub issuer: String,
     /// Accepted values of `aud`; one of them must be in the token. None accepts no token.
     pub audiences: Vec<String>,
-    /// Client that reaches and trusts the issuer, see [`crate::runtime::net::azure_http_client`].
+    /// Client that reaches and trusts the issuer, see [`crate::net::azure_http_client`].
     pub http: reqwest::Client,
 }
 

@@ -1,10 +1,8 @@
 //! Against an issuer of this test: discovery and keys over TLS, found by its Azure name.
 
 use super::*;
-use crate::{
-    model::endpoint::AzureName,
-    runtime::{http, net, pki::Pki},
-};
+use crate::{http, net, pki::Pki};
+use aksim_model::endpoint::AzureName;
 use axum::{Json, Router, routing::get};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;

@@ -3,7 +3,7 @@
 //! One CA per environment, ECDSA P-256, in `pki/ca.crt` and `pki/ca.key` (0600). Everything
 //! that speaks TLS here uses it, and pods get it mounted.
 
-use crate::runtime::files::{PRIVATE, PUBLIC, create_private_dir, write_atomic};
+use crate::files::{PRIVATE, PUBLIC, create_private_dir, write_atomic};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,

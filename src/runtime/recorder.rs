@@ -1,6 +1,6 @@
 //! The single writer of events: numbers them, appends them to `events.jsonl`, folds the world.
 
-use crate::model::{
+use aksim_model::{
     event::{Event, EventBody},
     world::World,
 };

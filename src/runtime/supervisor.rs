@@ -1,15 +1,13 @@
 //! Starts components in order, watches them, stops them in reverse order.
 
 use crate::{
-    model::{
-        endpoint::Endpoint,
-        event::{ComponentState, EventBody},
-        ids::ComponentName,
-    },
-    runtime::{
-        component::{Component, ComponentError, RunContext, readiness},
-        recorder::Recorder,
-    },
+    component::{Component, ComponentError, RunContext, readiness},
+    recorder::Recorder,
+};
+use aksim_model::{
+    endpoint::Endpoint,
+    event::{ComponentState, EventBody},
+    ids::ComponentName,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinHandle;

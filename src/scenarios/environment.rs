@@ -1,11 +1,9 @@
 //! The running environment as a scenario reaches it: with what a user has.
 
 use super::ScenarioError;
-use crate::{
-    config::{Config, home::Home},
-    model::world::World,
-    runtime::{control::ControlClient, pki::Pki},
-};
+use aksim_config::{Config, home::Home};
+use aksim_model::world::World;
+use aksim_runtime::{control::ControlClient, pki::Pki};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::{
     Api, Client, ResourceExt,

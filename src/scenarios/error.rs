@@ -1,6 +1,7 @@
 //! Why a scenario cannot be read or run. A check that does not hold is no error: it is in the report.
 
-use crate::{config::check::Problem, runtime::control::ControlError};
+use aksim_config::check::Problem;
+use aksim_runtime::control::ControlError;
 use std::{io, path::PathBuf};
 
 /// Why a scenario cannot be read, or one of its parts not be carried out.
@@ -61,10 +62,10 @@ pub enum ScenarioError {
     Sql(#[from] mysql_async::Error),
     /// The environment's certificates.
     #[error(transparent)]
-    Pki(#[from] crate::runtime::pki::PkiError),
+    Pki(#[from] aksim_runtime::pki::PkiError),
     /// An HTTP client of Azure names.
     #[error(transparent)]
-    HttpClient(#[from] crate::runtime::net::HttpClientError),
+    HttpClient(#[from] aksim_runtime::net::HttpClientError),
     /// Something the scenario names is not there, or not as it must be.
     #[error("{0}")]
     Missing(String),

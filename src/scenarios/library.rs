@@ -1,7 +1,7 @@
 //! Where scenarios are: those that come with aksim, those of the project, and files by path.
 
 use super::{Scenario, ScenarioError, load};
-use crate::config::check::nearest;
+use aksim_config::check::nearest;
 use rust_embed::RustEmbed;
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 };
 
 #[derive(RustEmbed)]
-#[folder = "scenarios"]
+#[folder = "../../scenarios"]
 #[include = "*.yaml"]
 struct Shipped;
 

@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         let world = self.environment.control.world().await?;
         for service in &self.scenario.environment.services {
             let known = world.services.iter().find(|(name, _)| name.as_str() == service);
-            if known.is_none_or(|(_, status)| status.state != crate::model::event::ServiceState::Ready) {
+            if known.is_none_or(|(_, status)| status.state != aksim_model::event::ServiceState::Ready) {
                 let what = format!("service {service} to be ready");
                 let hint = "run it in the sample shop, or name the service in aksim.toml; `aksim status` shows all";
                 return Err(ScenarioError::Needs { what, hint: hint.into() });

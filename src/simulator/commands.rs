@@ -4,16 +4,14 @@ use super::{
     machines::PowerBoard,
     objects::{self, ServiceSecret},
 };
-use crate::{
-    database::{Credentials, PasswordRotation},
-    devloop::plan::Plan,
-    model::{
-        command::{Command, CommandReply},
-        ids::ServiceName,
-    },
-    node::runtime::NodeRuntime,
-    runtime::control::CommandRequest,
+use aksim_database::{Credentials, PasswordRotation};
+use aksim_devloop::plan::Plan;
+use aksim_model::{
+    command::{Command, CommandReply},
+    ids::ServiceName,
 };
+use aksim_node::runtime::NodeRuntime;
+use aksim_runtime::control::CommandRequest;
 use futures::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc;

@@ -1,9 +1,7 @@
 //! The directory of `aksim.toml` as the issuer wants it.
 
-use crate::{
-    config::Config,
-    identity::{ApplicationKind, ApplicationSpec, DirectorySpec, UserSpec},
-};
+use aksim_config::Config;
+use aksim_identity::{ApplicationKind, ApplicationSpec, DirectorySpec, UserSpec};
 use uuid::Uuid;
 
 /// Users and applications of the project.

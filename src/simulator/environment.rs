@@ -1,6 +1,6 @@
 //! What a running environment is to those who look at it: addresses, names, credentials.
 
-use crate::model::{endpoint::AzureName, ids::EnvironmentName};
+use aksim_model::{endpoint::AzureName, ids::EnvironmentName};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Facts of a running environment, for the parts that are wired with them.

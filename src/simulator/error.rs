@@ -1,18 +1,16 @@
 //! Why an environment does not come up.
 
-use crate::{
-    cluster::{kubeconfig::KubeconfigError, manifests::ManifestError},
-    database::DatabaseError,
-    git::GitError,
-    identity::IdentityError,
-    images::BuildError,
-    ingress::IngressError,
-    kubernetes::ApiServerError,
-    node::runtime::RuntimeError,
-    registry::RegistryError,
-    runtime::{net::HttpClientError, pki::PkiError, supervisor::SupervisorError},
-    simulator::StateError,
-};
+use crate::StateError;
+use aksim_cluster::{kubeconfig::KubeconfigError, manifests::ManifestError};
+use aksim_database::DatabaseError;
+use aksim_git::GitError;
+use aksim_identity::IdentityError;
+use aksim_images::BuildError;
+use aksim_ingress::IngressError;
+use aksim_kubernetes::ApiServerError;
+use aksim_node::runtime::RuntimeError;
+use aksim_registry::RegistryError;
+use aksim_runtime::{net::HttpClientError, pki::PkiError, supervisor::SupervisorError};
 use std::io;
 
 /// Why an environment does not come up, or stopped.
@@ -35,7 +33,7 @@ pub enum SimulatorError {
     Registry(#[from] RegistryError),
     /// The pipelines.
     #[error(transparent)]
-    Pipelines(#[from] crate::pipelines::service::PipelinesError),
+    Pipelines(#[from] aksim_pipelines::service::PipelinesError),
     /// The Git host.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -145,16 +143,16 @@ pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
 pub enum NodeError {
     /// The kubelet.
     #[error("kubelet: {0}")]
-    Kubelet(#[from] crate::node::kubelet::KubeletError),
+    Kubelet(#[from] aksim_node::kubelet::KubeletError),
     /// Cluster DNS.
     #[error("cluster DNS: {0}")]
-    Dns(#[from] crate::node::dns::DnsError),
+    Dns(#[from] aksim_node::dns::DnsError),
     /// An address of ours is malformed, which is a bug.
     #[error("address: {0}")]
     Address(#[from] std::net::AddrParseError),
     /// A range of ours is malformed, which is a bug.
     #[error(transparent)]
-    Range(#[from] crate::node::kubelet::CidrError),
+    Range(#[from] aksim_node::kubelet::CidrError),
     /// More nodes than addresses.
     #[error("more than 250 nodes")]
     TooMany,

@@ -1,6 +1,8 @@
 //! Live sync into the containers of the embedded cluster, by the container runtime.
 
-use crate::{devloop::FileSync, model::image_ref::ImageRef, node::runtime::NodeRuntime};
+use aksim_devloop::FileSync;
+use aksim_model::image_ref::ImageRef;
+use aksim_node::runtime::NodeRuntime;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::{path::Path, sync::Arc};

@@ -1,21 +1,19 @@
 //! The Git host of a project, and the remote of its checkout.
 
 use super::{SimulatorError, start::Options};
-use crate::{
-    config::{Config, home::Home, project::FILE_NAME},
-    git::{
-        Access, Account, BranchRule, ContentType, GitError, GitHandle, GitHost, GitHostConfig, HookSpec,
-        RepositoryName, RepositorySpec,
-        remote::{RemoteOutcome, RemoteSpec, set_remote},
-    },
-    identity::Issuer,
-    model::event::EventBody,
-    runtime::{
-        net::azure_http_client,
-        oidc::{OidcConfig, TokenVerifier},
-        pki::Pki,
-        recorder::Recorder,
-    },
+use aksim_config::{Config, home::Home, project::FILE_NAME};
+use aksim_git::{
+    Access, Account, BranchRule, ContentType, GitError, GitHandle, GitHost, GitHostConfig, HookSpec, RepositoryName,
+    RepositorySpec,
+    remote::{RemoteOutcome, RemoteSpec, set_remote},
+};
+use aksim_identity::Issuer;
+use aksim_model::event::EventBody;
+use aksim_runtime::{
+    net::azure_http_client,
+    oidc::{OidcConfig, TokenVerifier},
+    pki::Pki,
+    recorder::Recorder,
 };
 
 /// Login of the pipelines: may set statuses and clone.
@@ -66,7 +64,7 @@ fn repository(config: &Config) -> RepositorySpec {
     let git = &config.git;
     let rule =
         |pattern: &String| BranchRule { pattern: pattern.clone(), required_contexts: git.required_statuses.clone() };
-    let hook = |hook: &crate::config::raw::Webhook| HookSpec {
+    let hook = |hook: &aksim_config::raw::Webhook| HookSpec {
         secret: hook.secret.clone(),
         // Validated by the configuration.
         content_type: if hook.content_type == "form" { ContentType::Form } else { ContentType::Json },
@@ -84,11 +82,11 @@ fn repository(config: &Config) -> RepositorySpec {
 /// The first user owns the host; the others write, or only those the project names.
 fn accounts(config: &Config, issuer: &Issuer) -> Vec<Account> {
     let directory = issuer.directory();
-    let may_write = |user: &crate::config::raw::User| {
+    let may_write = |user: &aksim_config::raw::User| {
         let listed = |names: &Vec<String>| names.iter().any(|n| *n == user.name || user.groups.contains(n));
         config.git.writers.as_ref().is_none_or(listed)
     };
-    let account = |(index, user): (usize, &crate::config::raw::User)| {
+    let account = |(index, user): (usize, &aksim_config::raw::User)| {
         let known = directory.user(&user.name);
         let access = match (index, may_write(user)) {
             (0, _) => Access::Admin,

@@ -1,11 +1,9 @@
 //! The image builder as the inner loop's packager.
 
-use crate::{
-    config::ServiceConfig,
-    devloop::{LineSink, Packager},
-    images::{BuildError, BuildEvent, BuildRequest, BuiltImage, ImageBuilder},
-    model::image_ref::ImageRef,
-};
+use aksim_config::ServiceConfig;
+use aksim_devloop::{LineSink, Packager};
+use aksim_images::{BuildError, BuildEvent, BuildRequest, BuiltImage, ImageBuilder};
+use aksim_model::image_ref::ImageRef;
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +34,7 @@ impl Packager for BuiltinPackager {
         request.dockerfile = Some(service.dockerfile.clone());
         request.build_args = service.build_args.clone();
         request.labels =
-            BTreeMap::from([(crate::cluster::apply::ENVIRONMENT_LABEL.to_owned(), self.environment.clone())]);
+            BTreeMap::from([(aksim_cluster::apply::ENVIRONMENT_LABEL.to_owned(), self.environment.clone())]);
         request.deadline = Some(BUILD_DEADLINE);
         let built = self.builder.build(request, move |event| tell(event, &on_line)).await.map_err(|e| in_full(&e))?;
         let digits: String = built.digest.trim_start_matches("sha256:").chars().take(TAG_DIGITS).collect();

@@ -1,12 +1,10 @@
 //! The machine under a node: its power can be cut, as a fault, and restored.
 
-use crate::{
-    node::{
-        kubelet::{Kubelet, KubeletConfig},
-        runtime::RuntimeError,
-    },
-    runtime::component::{Component, ComponentError, RunContext},
+use aksim_node::{
+    kubelet::{Kubelet, KubeletConfig},
+    runtime::RuntimeError,
 };
+use aksim_runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::watch;

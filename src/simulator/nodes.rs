@@ -5,24 +5,22 @@ use super::{
     error::NodeError,
     machines::{Machine, PowerBoard},
 };
-use crate::{
-    config::{Config, home::Home},
-    model::endpoint::AzureName,
-    node::{
-        aks::{self, AzureLocation, NodePool, PoolMode},
-        container::{ContainerRuntime, ContainerRuntimeConfig},
-        dns::{ClusterDns, DnsConfig},
-        kubelet::{Capacity, Cidr, Kubelet, KubeletConfig, NodeConfig},
-        proxy::{ProxyConfig, ServiceProxy},
-        runtime::{NodeNetwork, NodeRuntime, RegistryCredentials},
-        volumes::VolumeFolders,
-    },
-    runtime::{
-        net::{Dialer, DirectDialer, SharedDialer},
-        pki::Pki,
-        supervisor::Supervisor,
-    },
-    simulator::objects::CLUSTER_DNS,
+use crate::objects::CLUSTER_DNS;
+use aksim_config::{Config, home::Home};
+use aksim_model::endpoint::AzureName;
+use aksim_node::{
+    aks::{self, AzureLocation, NodePool, PoolMode},
+    container::{ContainerRuntime, ContainerRuntimeConfig},
+    dns::{ClusterDns, DnsConfig},
+    kubelet::{Capacity, Cidr, Kubelet, KubeletConfig, NodeConfig},
+    proxy::{ProxyConfig, ServiceProxy},
+    runtime::{NodeNetwork, NodeRuntime, RegistryCredentials},
+};
+use aksim_runtime::{
+    net::{Dialer, DirectDialer, SharedDialer},
+    pki::Pki,
+    supervisor::Supervisor,
+    volumes::VolumeFolders,
 };
 use async_trait::async_trait;
 use std::{
@@ -258,7 +256,7 @@ mod tests {
     #[test]
     fn nodes_are_numbered_through_the_pools() {
         let text = "name = \"shop\"\n[[cluster.node-pools]]\nname = \"system\"\ncount = 2\n[[cluster.node-pools]]\nname = \"user\"\nmode = \"User\"\n";
-        let config = crate::config::project::parse(text, Path::new("/p")).unwrap();
+        let config = aksim_config::project::parse(text, Path::new("/p")).unwrap();
         let nodes = node_configs(&config).unwrap();
         let addresses: Vec<String> = nodes.iter().map(|n| n.internal_ip.to_string()).collect();
         assert_eq!(addresses, ["10.224.0.4", "10.224.0.5", "10.224.0.6"]);

@@ -1,10 +1,8 @@
 //! Objects that AKS, ACR and the identity platform put into a cluster, applied through its API.
 
 use super::environment::Environment;
-use crate::{
-    cluster::apply::{ENVIRONMENT_LABEL, FIELD_MANAGER},
-    ingress::INGRESS_CLASS,
-};
+use aksim_cluster::apply::{ENVIRONMENT_LABEL, FIELD_MANAGER};
+use aksim_ingress::INGRESS_CLASS;
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Namespace, Secret, Service},
     networking::v1::IngressClass,

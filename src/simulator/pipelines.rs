@@ -1,19 +1,17 @@
 //! The pipeline service of an environment: what it is wired with.
 
 use super::{SimulatorError, git::PIPELINES_ACCOUNT, state::State};
-use crate::{
-    config::{Config, home::Home},
-    git::{Access, GitHandle, HookSpec},
-    images::ImageBuilder,
-    pipelines::{
-        ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, environments::Checks,
-    },
-    registry::AdminCredentials,
-    runtime::{
-        files::{PRIVATE, create_private_dir, write_atomic},
-        net::SharedDialer,
-        pki::Pki,
-    },
+use aksim_config::{Config, home::Home};
+use aksim_git::{Access, GitHandle, HookSpec};
+use aksim_images::ImageBuilder;
+use aksim_pipelines::{
+    ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, environments::Checks,
+};
+use aksim_registry::AdminCredentials;
+use aksim_runtime::{
+    files::{PRIVATE, create_private_dir, write_atomic},
+    net::SharedDialer,
+    pki::Pki,
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -84,7 +82,7 @@ pub async fn bind(
     for environment in &asked.environments {
         let checks = Checks { approval: environment.approval, ..Checks::default() };
         let kept = pipelines.engine().environments.set_checks(&environment.name, checks);
-        kept.map_err(crate::pipelines::service::PipelinesError::from)?;
+        kept.map_err(aksim_pipelines::service::PipelinesError::from)?;
     }
     if let Some(git) = &connections.git {
         let hook = HookSpec::push(pipelines.webhook_url(), pipelines.webhook_secret());
@@ -116,8 +114,8 @@ fn git_host(git: &GitConnection, state_dir: &Path, pki: &Pki) -> Result<GitHost,
     })
 }
 
-fn group(values: &BTreeMap<String, crate::config::raw::GroupVariable>) -> BTreeMap<String, GroupVariable> {
+fn group(values: &BTreeMap<String, aksim_config::raw::GroupVariable>) -> BTreeMap<String, GroupVariable> {
     let one =
-        |value: &crate::config::raw::GroupVariable| GroupVariable { value: value.value.clone(), secret: value.secret };
+        |value: &aksim_config::raw::GroupVariable| GroupVariable { value: value.value.clone(), secret: value.secret };
     values.iter().map(|(name, value)| (name.clone(), one(value))).collect()
 }

@@ -1,7 +1,10 @@
 //! The Secrets that a service gets: credentials of its schema and of its application.
 
 use super::objects::ServiceSecret;
-use crate::{cluster::manifests, config::Config, database::Database, identity::Issuer};
+use aksim_cluster::manifests;
+use aksim_config::Config;
+use aksim_database::Database;
+use aksim_identity::Issuer;
 use std::collections::BTreeSet;
 
 /// Secrets of all services: `NAME-database` and `NAME-identity`.

@@ -4,32 +4,30 @@ use super::{
     Environment, SimulatorError, commands, directory, file_sync::ContainerSync, git, images::BuiltinPackager, nodes,
     objects, pipelines, secrets, state::State,
 };
-use crate::{
-    cluster::kubeconfig::{self, Context as KubeContext, User},
-    config::{Config, home::Home},
-    controllers::{Controllers, ControllersConfig},
-    database::{Database, DatabaseConfig, EngineChoice, SchemaSpec},
-    devloop::{BuildLine, CycleContext, DevLoop, logs::ServiceLogs, plan::Plan},
-    identity::{IdentityConfig, Issuer},
-    images::{Credentials, ImageBuilder, ImageBuilderConfig},
-    ingress::{Ingress, IngressConfig},
-    kubernetes::{ApiServer, ApiServerConfig},
-    model::{
-        endpoint::{AzureName, Endpoint},
-        event::EventBody,
-        ids::ServiceName,
-    },
-    node::volumes::VolumeFolders,
-    registry::{EntraConfig, Registry, RegistryConfig},
-    runtime::{
-        control::{ControlServer, Info},
-        files::{PRIVATE, write_atomic},
-        net::{azure_http_client, listen_loopback},
-        oidc::{OidcConfig, TokenVerifier},
-        pki::Pki,
-        recorder::Recorder,
-        supervisor::Supervisor,
-    },
+use aksim_cluster::kubeconfig::{self, Context as KubeContext, User};
+use aksim_config::{Config, home::Home};
+use aksim_controllers::{Controllers, ControllersConfig};
+use aksim_database::{Database, DatabaseConfig, EngineChoice, SchemaSpec};
+use aksim_devloop::{BuildLine, CycleContext, DevLoop, logs::ServiceLogs, plan::Plan};
+use aksim_identity::{IdentityConfig, Issuer};
+use aksim_images::{Credentials, ImageBuilder, ImageBuilderConfig};
+use aksim_ingress::{Ingress, IngressConfig};
+use aksim_kubernetes::{ApiServer, ApiServerConfig};
+use aksim_model::{
+    endpoint::{AzureName, Endpoint},
+    event::EventBody,
+    ids::ServiceName,
+};
+use aksim_registry::{EntraConfig, Registry, RegistryConfig};
+use aksim_runtime::{
+    control::{ControlServer, Info},
+    files::{PRIVATE, write_atomic},
+    net::{azure_http_client, listen_loopback},
+    oidc::{OidcConfig, TokenVerifier},
+    pki::Pki,
+    recorder::Recorder,
+    supervisor::Supervisor,
+    volumes::VolumeFolders,
 };
 use std::{
     io,

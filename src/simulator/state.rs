@@ -1,11 +1,9 @@
 //! State of an environment that no component owns: lock, id, ports, kubeconfig before ours.
 
-use crate::{
-    config::home::Home,
-    runtime::{
-        control::ControlClient,
-        files::{PRIVATE, create_private_dir, write_atomic},
-    },
+use aksim_config::home::Home;
+use aksim_runtime::{
+    control::ControlClient,
+    files::{PRIVATE, create_private_dir, write_atomic},
 };
 use serde::{Deserialize, Serialize};
 use std::{

@@ -4,7 +4,7 @@
 use aksim::{
     controllers::{Controllers, ControllersConfig},
     kubernetes::{ApiServer, ApiServerConfig},
-    node::volumes::VolumeFolders,
+    runtime::volumes::VolumeFolders,
     runtime::{
         component::{Component, RunContext, readiness},
         pki::Pki,

@@ -1,7 +1,7 @@
 //! As much of a browser as the demo's users need: cookies, redirects, forms.
 
 use super::Shop;
-use crate::runtime::pki::Pki;
+use aksim_runtime::pki::Pki;
 use regex::Regex;
 use reqwest::{Client, Response, redirect::Policy};
 use std::{net::SocketAddr, sync::LazyLock, time::Duration};

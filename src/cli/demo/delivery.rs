@@ -5,7 +5,7 @@ use super::{
     Evidence, Shop,
     edits::{legs, served_version},
 };
-use crate::model::{
+use aksim_model::{
     ids::JourneyId,
     journey::{Journey, JourneyOutcome},
     pipeline::PipelineRun,

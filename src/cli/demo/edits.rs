@@ -1,7 +1,7 @@
 //! Saves files of the running shop and waits until what was saved is served.
 
 use super::{Evidence, Shop, browser::Browser};
-use crate::model::{
+use aksim_model::{
     journey::{Journey, JourneyOutcome},
     world::World,
 };

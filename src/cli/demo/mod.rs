@@ -16,12 +16,10 @@ use super::{
     output::{self, Table},
     up,
 };
-use crate::{
-    cli::args::{DownArgs, UpArgs},
-    config::{Config, home::Home},
-    model::world::World,
-    runtime::control::ControlClient,
-};
+use crate::args::{DownArgs, UpArgs};
+use aksim_config::{Config, home::Home};
+use aksim_model::world::World;
+use aksim_runtime::control::ControlClient;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -93,7 +91,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
 }
 
 fn default_folder() -> Result<PathBuf, Failure> {
-    let name = crate::model::ids::EnvironmentName::from(project::NAME);
+    let name = aksim_model::ids::EnvironmentName::from(project::NAME);
     let home = Home::locate(&name)
         .ok_or_else(|| Failure::new(Code::Environment, "there is no folder for the demo: HOME is not set"))?;
     Ok(home.cache().join("demo/shop"))
@@ -185,6 +183,6 @@ async fn next_steps(context: &Context) -> Result<(), Failure> {
          4. eval \"$(aksim env)\"; kubectl get pods -w, and delete one\n\
          5. break the code and save: the old version keeps serving\n\nStop it: aksim down --purge\n",
         users.join(", "),
-        crate::identity::DEVELOPMENT_PASSWORD,
+        aksim_identity::DEVELOPMENT_PASSWORD,
     ))
 }

@@ -1,9 +1,7 @@
 //! The sample shop, carried in the program, written to a working folder.
 
-use crate::{
-    cli::failure::Failure,
-    runtime::files::{PUBLIC, write_atomic},
-};
+use crate::failure::Failure;
+use aksim_runtime::files::{PUBLIC, write_atomic};
 use rust_embed::RustEmbed;
 use std::path::Path;
 
@@ -11,7 +9,7 @@ use std::path::Path;
 pub const NAME: &str = "shop-demo";
 
 #[derive(RustEmbed)]
-#[folder = "fixtures/shop"]
+#[folder = "../../fixtures/shop"]
 #[exclude = "target/*"]
 struct Files;
 
@@ -47,7 +45,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(write(dir.path()).unwrap() > 30);
         assert_eq!(write(dir.path()).unwrap(), 0);
-        let config = crate::config::project::load(&dir.path().join("aksim.toml")).unwrap();
+        let config = aksim_config::project::load(&dir.path().join("aksim.toml")).unwrap();
         assert_eq!(config.name.as_str(), NAME);
         assert_eq!(config.services.len(), 4);
         assert!(dir.path().join(".cargo/config.toml").exists());

@@ -1,7 +1,7 @@
 //! The four properties of the reference architecture, each a scenario that fails where it does not hold.
 
 use super::{Evidence, Shop};
-use crate::scenarios::{Environment, Options, Outcome, library, run};
+use aksim_scenarios::{Environment, Options, Outcome, library, run};
 use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 

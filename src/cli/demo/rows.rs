@@ -4,10 +4,8 @@ use super::{
     Evidence, Shop,
     browser::{Browser, Page},
 };
-use crate::{
-    identity::DEVELOPMENT_PASSWORD,
-    runtime::{net::azure_http_client, pki::Pki},
-};
+use aksim_identity::DEVELOPMENT_PASSWORD;
+use aksim_runtime::{net::azure_http_client, pki::Pki};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -78,7 +76,7 @@ pub async fn token(shop: &Shop) -> Evidence {
     let issuer = shop.port("identity")?;
     let pki = Pki::open(&shop.home.pki(), "aksim CA").map_err(text)?;
     let host = "login.microsoftonline.com";
-    let name = crate::model::endpoint::AzureName {
+    let name = aksim_model::endpoint::AzureName {
         host: host.into(),
         port: 443,
         target: std::net::SocketAddr::from(([127, 0, 0, 1], issuer)),

@@ -1,7 +1,7 @@
 //! Installers: the system's package manager, pip into a virtual environment, kubectl.
 
 use super::table::{Check, Install, tools};
-use crate::cli::failure::{Code, Failure};
+use crate::failure::{Code, Failure};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 

@@ -8,7 +8,7 @@ use super::{
     failure::Failure,
     output::{self, Table},
 };
-use crate::cluster::manifests;
+use aksim_cluster::manifests;
 use serde::Serialize;
 use serde_json::Value;
 use table::{Detect, ENTRIES, Entry, Standing};

@@ -1,16 +1,14 @@
 //! `aksim image build`.
 
 use crate::{
-    cli::{
-        args::ImageBuildArgs,
-        context::Context,
-        failure::{Code, Failure},
-        output,
-    },
-    images::{BuildError, BuildEvent, BuildRequest, Credentials, ImageBuilder},
-    model::{endpoint::AzureName, image_ref::ImageRef},
-    runtime::{net::azure_http_client, pki::Pki},
+    args::ImageBuildArgs,
+    context::Context,
+    failure::{Code, Failure},
+    output,
 };
+use aksim_images::{BuildError, BuildEvent, BuildRequest, Credentials, ImageBuilder};
+use aksim_model::{endpoint::AzureName, image_ref::ImageRef};
+use aksim_runtime::{net::azure_http_client, pki::Pki};
 use std::net::SocketAddr;
 
 /// A client that reaches the registry of the running environment by its Azure name, and the

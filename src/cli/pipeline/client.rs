@@ -1,13 +1,11 @@
 //! Client of the pipelines' REST API of a running environment.
 
 use crate::{
-    cli::{
-        context::Context,
-        failure::{Code, Failure},
-    },
-    pipelines::{ServiceAddress, store::record::RunRecord},
-    runtime::{net::azure_http_client, pki::Pki},
+    context::Context,
+    failure::{Code, Failure},
 };
+use aksim_pipelines::{ServiceAddress, store::record::RunRecord};
+use aksim_runtime::{net::azure_http_client, pki::Pki};
 use reqwest::{Method, Response};
 use serde::Serialize;
 use serde_json::Value;

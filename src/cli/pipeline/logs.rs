@@ -2,13 +2,11 @@
 
 use super::client::PipelineClient;
 use crate::{
-    cli::{
-        context::Context,
-        failure::{Code, Failure},
-        output,
-    },
-    pipelines::{run::first_error, store::LogLine},
+    context::Context,
+    failure::{Code, Failure},
+    output,
 };
+use aksim_pipelines::{run::first_error, store::LogLine};
 use futures::StreamExt;
 use reqwest::Method;
 

@@ -2,14 +2,12 @@
 
 use super::{FileArgs, pair, parameter};
 use crate::{
-    cli::{
-        failure::{Code, Failure},
-        output::{self, Format, Table},
-    },
-    pipelines::{
-        self, Plan, TemplateSource,
-        plan::{RepositoryRef, SourceError, Standing},
-    },
+    failure::{Code, Failure},
+    output::{self, Format, Table},
+};
+use aksim_pipelines::{
+    self, Plan, TemplateSource,
+    plan::{RepositoryRef, SourceError, Standing},
 };
 use std::path::{Path, PathBuf};
 
@@ -54,7 +52,7 @@ fn load(args: &FileArgs) -> Result<Plan, Failure> {
     let relative = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
     let parameters = args.parameters.iter().map(|p| parameter(p)).collect::<Result<_, _>>()?;
     let variables = args.variables.iter().map(|v| pair(v)).collect::<Result<_, _>>()?;
-    pipelines::load(&text, &relative, &Folder { root }, &parameters, &variables).map_err(|errors| {
+    aksim_pipelines::load(&text, &relative, &Folder { root }, &parameters, &variables).map_err(|errors| {
         let lines: Vec<String> = errors
             .iter()
             .map(|e| e.hint.as_ref().map_or_else(|| e.to_string(), |hint| format!("{e}\n  hint: {hint}")))

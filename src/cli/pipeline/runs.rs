@@ -6,18 +6,16 @@ use super::{
     junit, logs, pair, parameter,
 };
 use crate::{
-    cli::{
-        args::OutputArgs,
-        context::Context,
-        failure::{Code, Failure},
-        output::{self, Format, Table},
-        status::age,
-    },
-    pipelines::{
-        run::{first_error, state_name},
-        service::{ApprovalBody, QueueBody},
-        store::record::{Outcome, RunRecord, State},
-    },
+    args::OutputArgs,
+    context::Context,
+    failure::{Code, Failure},
+    output::{self, Format, Table},
+    status::age,
+};
+use aksim_pipelines::{
+    run::{first_error, state_name},
+    service::{ApprovalBody, QueueBody},
+    store::record::{Outcome, RunRecord, State},
 };
 use reqwest::Method;
 use serde_json::json;

@@ -1,9 +1,7 @@
 //! What a CronJob does next, from its spec, its status, its Jobs and the time alone.
 
-use crate::{
-    controllers::{events::reference, job::plan::has, ownership::controlled_by},
-    model::cron::CronSchedule,
-};
+use crate::{events::reference, job::plan::has, ownership::controlled_by};
+use aksim_model::cron::CronSchedule;
 use jiff::{SignedDuration, Timestamp, Zoned, fmt::strtime, tz::TimeZone};
 use k8s_openapi::{
     api::{

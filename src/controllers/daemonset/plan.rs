@@ -1,6 +1,6 @@
 //! What a DaemonSet does next, from its spec, the nodes and its pods alone.
 
-use crate::controllers::{
+use crate::{
     deployment::plan::scaled,
     history::revision_of,
     pod::Pod,

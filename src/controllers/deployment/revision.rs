@@ -2,7 +2,7 @@
 //! annotations that `kubectl rollout history` and `undo` read.
 
 use super::plan::{self, DESIRED_ANNOTATION, MAX_ANNOTATION};
-use crate::controllers::ownership::controlled_by;
+use crate::ownership::controlled_by;
 use k8s_openapi::{
     api::{
         apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec},

@@ -1,6 +1,6 @@
 //! The status of a PodDisruptionBudget, from its spec and the pods it covers alone.
 
-use crate::controllers::{deployment::plan::scaled, pod::Pod};
+use crate::{deployment::plan::scaled, pod::Pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus},

@@ -1,6 +1,6 @@
 //! Endpoints of a Service from its selector and pods. Pure.
 
-use crate::controllers::pod::{Pod, PodIp};
+use crate::pod::{Pod, PodIp};
 use k8s_openapi::{
     api::{
         core::v1::{

@@ -1,7 +1,7 @@
 //! How many replicas a CPU or memory metric asks for, with the rules for pods that are not ready
 //! or have no metric yet. Pure.
 
-use crate::controllers::pod::{Pod, Resources};
+use crate::pod::{Pod, Resources};
 use jiff::{SignedDuration, Timestamp};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@
 //! however often pods are deleted or this program is killed in between.
 
 use super::indexes;
-use crate::controllers::pod::{COMPLETION_INDEX, Pod};
+use crate::pod::{COMPLETION_INDEX, Pod};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods},

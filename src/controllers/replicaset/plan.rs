@@ -1,6 +1,6 @@
 //! What a ReplicaSet does next, from its spec and its pods alone.
 
-use crate::controllers::pod::{DELETION_COST, Pod};
+use crate::pod::{DELETION_COST, Pod};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus},

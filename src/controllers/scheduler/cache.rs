@@ -2,7 +2,7 @@
 //! to date pod by pod instead of being counted for each decision.
 
 use super::shape::{HostPort, Labels, Term, host_ports, term};
-use crate::controllers::{
+use crate::{
     ownership::controller_of,
     pod::{Pod, Resources},
     quantity::Quantity,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::controllers::pod::Pod;
+use crate::pod::Pod;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use std::collections::HashMap;

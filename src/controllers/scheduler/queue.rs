@@ -1,7 +1,7 @@
 //! Pods that wait for a node: by priority, then by age; those that no node would take sleep until
 //! something happens that could help them.
 
-use crate::controllers::informer::ObjectKey;
+use crate::informer::ObjectKey;
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap},

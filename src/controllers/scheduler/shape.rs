@@ -1,6 +1,6 @@
 //! What a pod asks of its node, compiled once for each decision.
 
-use crate::controllers::pod::{Pod, Resources};
+use crate::pod::{Pod, Resources};
 use k8s_openapi::{
     api::core::v1::{
         NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, Toleration, TopologySpreadConstraint,

@@ -2,7 +2,7 @@
 //! node for those that wait for their first consumer.
 
 use super::shape::{Labels, node_matches};
-use crate::controllers::{
+use crate::{
     Context,
     error::ControllerError,
     informer::ObjectKey,

@@ -2,7 +2,7 @@
 //! retention policy. Pure.
 
 use super::plan::{ordinal, ordinals};
-use crate::controllers::{
+use crate::{
     ownership::{controlled_by, controller_of},
     pod::Pod,
 };

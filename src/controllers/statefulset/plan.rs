@@ -1,6 +1,6 @@
 //! What a StatefulSet does next, from its spec, its revisions and its pods alone.
 
-use crate::controllers::{deployment::plan::scaled, history::revision_of, pod::Pod, replicaset::plan::available_in};
+use crate::{deployment::plan::scaled, history::revision_of, pod::Pod, replicaset::plan::available_in};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc, time::Duration};

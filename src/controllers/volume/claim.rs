@@ -6,7 +6,7 @@ use super::{
     provision::{self, Place},
     volume_name, without_finalizer,
 };
-use crate::controllers::{
+use crate::{
     Context,
     error::ControllerError,
     events::{EventKind, reference},
@@ -148,7 +148,7 @@ async fn grow(
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
     volume_key: &ObjectKey,
-) -> Result<crate::model::quantity::Amount, ControllerError> {
+) -> Result<aksim_model::quantity::Amount, ControllerError> {
     let (has, wants) = (plan::capacity(volume), plan::requested(claim));
     let Some((driver, _)) = provision::served(volume).filter(|_| wants.nanos() > has.nanos()) else { return Ok(has) };
     let name = &volume_key.name;
@@ -158,7 +158,7 @@ async fn grow(
     let size = format!("{}Gi", plan::whole_gibibytes(wants));
     context.volumes.patch(None, volume_key, json!({"spec": {"capacity": {"storage": size}}})).await?;
     say("VolumeResizeSuccessful", "Resize volume succeeded".into());
-    Ok(crate::model::quantity::Amount::parse(&size).unwrap_or(wants))
+    Ok(aksim_model::quantity::Amount::parse(&size).unwrap_or(wants))
 }
 
 /// A claim without volume: finds one, waits for its pod, or has one made.

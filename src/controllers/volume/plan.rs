@@ -1,6 +1,6 @@
 //! Which volume a claim gets, and how both stand. Pure.
 
-use crate::model::quantity::Amount;
+use aksim_model::quantity::Amount;
 use k8s_openapi::{
     api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},

@@ -1,7 +1,7 @@
 //! Dynamic volumes: what Azure's CSI drivers would make of a claim.
 
 use super::plan::{self, PROVISIONED_BY};
-use crate::node::volumes::{DISK_DRIVER, FILE_DRIVER};
+use aksim_runtime::volumes::{DISK_DRIVER, FILE_DRIVER};
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,

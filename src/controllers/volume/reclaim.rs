@@ -6,7 +6,7 @@ use super::{
     provision::{self, PROVISIONER_FINALIZER},
     volume_name, without_finalizer,
 };
-use crate::controllers::{
+use crate::{
     Context,
     error::ControllerError,
     events::{EventKind, reference},

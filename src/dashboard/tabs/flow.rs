@@ -2,17 +2,15 @@
 
 use super::View;
 use crate::{
-    dashboard::{
-        app::App,
-        text,
-        theme::{Mood, Theme},
-        widgets,
-    },
-    model::{
-        event::FlowRow,
-        ids::{ComponentName, ServiceName},
-        world::{FlowStatus, World},
-    },
+    app::App,
+    text,
+    theme::{Mood, Theme},
+    widgets,
+};
+use aksim_model::{
+    event::FlowRow,
+    ids::{ComponentName, ServiceName},
+    world::{FlowStatus, World},
 };
 use jiff::Timestamp;
 use ratatui::{

@@ -1,7 +1,7 @@
 //! Keys and commands.
 
 use super::View;
-use crate::dashboard::{app::App, commands::VERBS, keys::KEYS, widgets};
+use crate::{app::App, commands::VERBS, keys::KEYS, widgets};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -43,7 +43,7 @@ impl View for Help {
 }
 
 fn command_lines(app: &App) -> Vec<Line<'static>> {
-    let line = |verb: &crate::dashboard::commands::Verb| {
+    let line = |verb: &crate::commands::Verb| {
         let typed = format!(" :{} {}", verb.name, verb.argument);
         Line::from(vec![Span::styled(format!("{typed:<20}"), app.theme.key()), Span::raw(verb.help)])
     };

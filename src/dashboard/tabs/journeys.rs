@@ -1,10 +1,8 @@
 //! Journeys: every change from its cause to the first request it serves, with time a hop.
 
 use super::View;
-use crate::{
-    dashboard::{app::App, text, theme::Mood, widgets},
-    model::journey::{Journey, JourneyOutcome},
-};
+use crate::{app::App, text, theme::Mood, widgets};
+use aksim_model::journey::{Journey, JourneyOutcome};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},

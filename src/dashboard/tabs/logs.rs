@@ -1,10 +1,8 @@
 //! Logs of all services in one stream: filter, follow, find.
 
 use super::{Tab, View};
-use crate::{
-    dashboard::{app::App, text, theme::Theme, widgets},
-    model::{ids::ServiceName, log::LogLine},
-};
+use crate::{app::App, text, theme::Theme, widgets};
+use aksim_model::{ids::ServiceName, log::LogLine};
 use ratatui::{
     Frame,
     layout::Rect,

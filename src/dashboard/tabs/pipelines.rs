@@ -1,10 +1,8 @@
 //! Pipelines: runs, newest first, and the stages of the selected one as the chain they are.
 
 use super::View;
-use crate::{
-    dashboard::{app::App, text, theme::Mood, widgets},
-    model::pipeline::{PipelineRun, PipelineStage},
-};
+use crate::{app::App, text, theme::Mood, widgets};
+use aksim_model::pipeline::{PipelineRun, PipelineStage};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},

@@ -1,10 +1,8 @@
 //! Services: a table, and everything known of the selected one.
 
 use super::View;
-use crate::{
-    dashboard::{app::App, text, theme::Mood, widgets},
-    model::{ids::ServiceName, journey::Journey, world::ServiceStatus},
-};
+use crate::{app::App, text, theme::Mood, widgets};
+use aksim_model::{ids::ServiceName, journey::Journey, world::ServiceStatus};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},

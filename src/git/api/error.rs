@@ -10,7 +10,7 @@ use serde_json::json;
 
 /// Why a request of the API is not answered as asked.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::git) enum ApiError {
+pub(crate) enum ApiError {
     /// Nobody, or somebody who could not prove it.
     #[error("{0}")]
     Unauthorized(String),

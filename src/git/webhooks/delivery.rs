@@ -4,7 +4,7 @@ use super::{
     super::{GitError, records},
     Hook,
 };
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// A reference that was pushed, with what it brought.
 #[derive(Clone, Debug)]
-pub(in crate::git) struct Push {
+pub(crate) struct Push {
     pub change: RefChange,
     /// New commits, oldest first.
     pub commits: Vec<Commit>,
@@ -24,7 +24,7 @@ pub(in crate::git) struct Push {
 }
 
 /// The event `push`.
-pub(in crate::git) fn push(host: &Host, repository: &Repository, push: &Push) -> Value {
+pub(crate) fn push(host: &Host, repository: &Repository, push: &Push) -> Value {
     let RefChange { name, before, after } = &push.change;
     let commit = |c: &Commit| commit(host, repository, c);
     json!({
@@ -80,7 +80,7 @@ fn commit(host: &Host, repository: &Repository, commit: &Commit) -> Value {
 }
 
 /// The event `ping`.
-pub(in crate::git) fn ping(host: &Host, repository: &Repository, hook: &Hook, sender: &str) -> Value {
+pub(crate) fn ping(host: &Host, repository: &Repository, hook: &Hook, sender: &str) -> Value {
     json!({
         "zen": "Practicality beats purity.",
         "hook_id": hook.id,

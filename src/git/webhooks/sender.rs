@@ -1,7 +1,7 @@
 //! Sends what is pending: one delivery a webhook at a time, oldest first, again after failures.
 
 use super::{super::host::Host, Attempt, ContentType, Delivery, DeliveryState, Hook, signature};
-use crate::model::{
+use aksim_model::{
     event::{EventBody, FlowRow},
     ids::JourneyId,
     journey::Hop,
@@ -52,12 +52,7 @@ impl RetryPolicy {
 }
 
 /// Sends until `shutdown`; what is under way then stays pending.
-pub(in crate::git) async fn run(
-    host: Arc<Host>,
-    http: reqwest::Client,
-    policy: RetryPolicy,
-    shutdown: CancellationToken,
-) {
+pub(crate) async fn run(host: Arc<Host>, http: reqwest::Client, policy: RetryPolicy, shutdown: CancellationToken) {
     let mut under_way: JoinSet<u64> = JoinSet::new();
     let mut busy: HashSet<u64> = HashSet::new();
     loop {

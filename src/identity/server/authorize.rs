@@ -6,7 +6,7 @@ use super::{
     reply::{ReplyTo, ResponseMode},
     signing_failed, unknown_application,
 };
-use crate::identity::{
+use crate::{
     codes::{Authorized, Challenge},
     directory::{Application, User},
     error::{

@@ -1,7 +1,7 @@
 //! One request: its ids, the URL it came by, its cookies, its parameters.
 
 use super::Server;
-use crate::identity::{
+use crate::{
     error::{EntraError, MALFORMED, PARAMETER_MISSING, Trace},
     issuer::LOGIN_HOST,
     seal::{Purpose, Session},

@@ -6,7 +6,7 @@ use super::{
     pages::SignIn,
     token, unknown_application,
 };
-use crate::identity::{
+use crate::{
     codes::{DEVICE_LIFETIME, DeviceState},
     directory::User,
     error::{EntraError, MALFORMED},

@@ -1,7 +1,7 @@
 //! What clients find before they sign anybody in: metadata, keys, instance and realm discovery.
 
 use super::call::{Call, Params};
-use crate::identity::{
+use crate::{
     error::{MALFORMED, UNKNOWN_INSTANCE},
     issuer::LOGIN_HOST,
 };

@@ -2,7 +2,7 @@
 
 use super::Server;
 use super::call::Call;
-use crate::identity::{directory::User, wellknown::GRAPH};
+use crate::{directory::User, wellknown::GRAPH};
 use axum::{
     Json,
     response::{IntoResponse, Response},

@@ -18,10 +18,8 @@ use super::{
     seal::Seal,
     tokens::Minter,
 };
-use crate::{
-    model::event::{EventBody, FlowRow},
-    runtime::recorder::Recorder,
-};
+use aksim_model::event::{EventBody, FlowRow};
+use aksim_runtime::recorder::Recorder;
 use axum::{
     Router,
     extract::DefaultBodyLimit,

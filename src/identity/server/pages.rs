@@ -6,7 +6,7 @@ use super::{
     call::{Call, FORM_COOKIE, FormToken, Params, set_cookie},
     signing_failed,
 };
-use crate::identity::{
+use crate::{
     directory::{Application, User},
     error::EntraError,
     seal::Purpose,

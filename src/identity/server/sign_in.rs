@@ -7,7 +7,7 @@ use super::{
     pages::SignIn,
     reply, signing_failed,
 };
-use crate::identity::{
+use crate::{
     directory::User,
     error::{DECLINED, EntraError, MALFORMED},
     seal::{Purpose, Session},

@@ -4,7 +4,7 @@ use super::{
     REFRESH_LIFETIME, authorize::client_info, call::Call, call::Params, same_secret, signing_failed,
     unknown_application, unknown_user,
 };
-use crate::identity::{
+use crate::{
     assertion,
     codes::{Challenge, DeviceState, Redeemed},
     directory::{Application, User},

@@ -10,7 +10,7 @@ fn source(text: &str) -> Source {
 
 #[test]
 fn golden_pairs_hold() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/images/parse");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/images/parse");
     let update = std::env::var_os("AKSIM_UPDATE_FIXTURES").is_some();
     let mut seen = 0;
     for entry in std::fs::read_dir(&dir).unwrap() {

@@ -1,6 +1,6 @@
 //! Kinds that are kept and served, yet have no effect here: whoever creates one is told.
 
-use crate::kubernetes::server::{status::ApiError, strategy::Change};
+use crate::server::{status::ApiError, strategy::Change};
 use serde_json::Value;
 
 /// A kind without its effect.
@@ -42,7 +42,7 @@ pub const GAPS: &[Gap] = &[
 pub fn say(change: &Change<'_>, _value: &mut Value) -> Result<(), ApiError> {
     let gap = GAPS.iter().find(|gap| gap.table == change.target.table_name);
     let Some(gap) = gap.filter(|_| change.old.is_none()) else { return Ok(()) };
-    if gap.refused && change.call.user.name != crate::kubernetes::server::bootstrap::USER {
+    if gap.refused && change.call.user.name != crate::server::bootstrap::USER {
         return Err(ApiError::not_emulated(gap.missing));
     }
     if !gap.refused {

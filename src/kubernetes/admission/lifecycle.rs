@@ -1,6 +1,6 @@
 //! Namespaces that exist and stay; the default ingress class.
 
-use crate::kubernetes::{
+use crate::{
     server::{status::ApiError, strategy::Change, target::Target},
     store::Key,
 };

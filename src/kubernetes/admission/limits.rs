@@ -1,10 +1,10 @@
 //! `LimitRanger`: defaults and bounds of containers, pods and claims in a namespace.
 //! Messages are those of `plugin/pkg/admission/limitranger`.
 
-use super::resources::{self, Amounts};
-use crate::{
-    kubernetes::server::{status::ApiError, strategy::Change},
-    model::quantity::Amount,
+use crate::server::{status::ApiError, strategy::Change};
+use aksim_model::{
+    quantity::Amount,
+    resources::{self, Amounts},
 };
 use serde_json::{Value, json};
 

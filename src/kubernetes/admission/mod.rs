@@ -11,10 +11,9 @@ mod lifecycle;
 mod limits;
 mod pods;
 pub mod quota;
-mod resources;
 mod volumes;
 
-use crate::kubernetes::{
+use crate::{
     server::{
         api::Call,
         status::ApiError,

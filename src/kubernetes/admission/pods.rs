@@ -1,6 +1,6 @@
 //! What every pod gets: its service account and token, a priority, tolerations of failing nodes.
 
-use crate::kubernetes::{
+use crate::{
     server::{status::ApiError, strategy::Change, verbs::create::generated_name},
     store::Key,
 };

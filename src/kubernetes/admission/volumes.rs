@@ -1,12 +1,10 @@
 //! Volumes and claims: the default storage class, protection while in use, growing.
 
 use crate::{
-    kubernetes::{
-        server::{status::ApiError, strategy::Change},
-        store::Key,
-    },
-    model::quantity::Amount,
+    server::{status::ApiError, strategy::Change},
+    store::Key,
 };
+use aksim_model::quantity::Amount;
 use serde_json::{Value, json};
 
 /// A claim without class gets the newest default one.

@@ -5,14 +5,12 @@ use super::{
     user::{AUTHENTICATED, User},
 };
 use crate::{
-    kubernetes::{
-        server::status::ApiError,
-        store::{Key, Store, TableId},
-    },
-    runtime::{
-        http::ConnectionInfo,
-        oidc::{self, TokenVerifier},
-    },
+    server::status::ApiError,
+    store::{Key, Store, TableId},
+};
+use aksim_runtime::{
+    http::ConnectionInfo,
+    oidc::{self, TokenVerifier},
 };
 use http::{HeaderMap, header::AUTHORIZATION};
 use parking_lot::RwLock;

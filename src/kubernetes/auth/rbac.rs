@@ -1,7 +1,7 @@
 //! The RBAC authorizer: roles and bindings of the store, indexed by subject.
 
 use super::user::{MASTERS, User};
-use crate::kubernetes::store::{Object, State, Store, TableId};
+use crate::store::{Object, State, Store, TableId};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::Arc};
@@ -187,7 +187,7 @@ impl Authorizer {
         let state = self.store.snapshot();
         match namespace {
             Some(namespace) => {
-                let key = crate::kubernetes::store::Key::new(namespace, name);
+                let key = crate::store::Key::new(namespace, name);
                 let object = state.table(self.roles).get(&key)?;
                 Some(parse::<Role>(object)?.rules.unwrap_or_default())
             }
@@ -241,7 +241,7 @@ impl Authorizer {
                 let namespace = object.key.namespace();
                 let rules = match binding.role_ref.kind.as_str() {
                     "ClusterRole" => cluster_roles.get(&binding.role_ref.name),
-                    _ => roles.get(&crate::kubernetes::store::Key::new(namespace, &binding.role_ref.name)),
+                    _ => roles.get(&crate::store::Key::new(namespace, &binding.role_ref.name)),
                 };
                 let Some(rules) = rules else { continue };
                 for subject in binding.subjects.unwrap_or_default() {
@@ -288,7 +288,7 @@ fn cluster_rules(state: &State, table: TableId) -> HashMap<String, Rules> {
             let mut rules = plain.get(name).map(|rules| rules.to_vec()).unwrap_or_default();
             for object in state.table(table).range(None, None) {
                 let selected = aggregation.cluster_role_selectors.iter().any(|selector| {
-                    crate::kubernetes::server::selector::Selector::of_label_selector(selector)
+                    crate::server::selector::Selector::of_label_selector(selector)
                         .is_ok_and(|selector| selector.matches(&object.header))
                 });
                 let Some(more) = plain.get(object.key.name()).filter(|_| selected && object.key.name() != name) else {

@@ -1,6 +1,6 @@
 //! Service-account tokens: signed here, verified here and by anyone with the published keys.
 
-use crate::runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::Mutex;

@@ -1,11 +1,9 @@
 //! Protobuf bodies into values: one walker over the tags in the definitions, for every kind.
 
 use super::CodecError;
-use crate::kubernetes::schema::definition::{Definition, Field, Reference, Shape, TagTarget};
-use crate::{
-    kubernetes::schema::{GroupVersion, GroupVersionKind, builtin},
-    model::quantity,
-};
+use crate::schema::definition::{Definition, Field, Reference, Shape, TagTarget};
+use crate::schema::{GroupVersion, GroupVersionKind, builtin};
+use aksim_model::quantity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};

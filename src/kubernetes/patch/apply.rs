@@ -4,7 +4,7 @@ use super::managers::{Manager, Managers};
 use super::ownership::FieldSet;
 use super::typed::{self, Place};
 use super::{ConflictCause, PatchError};
-use crate::kubernetes::schema::Resource;
+use crate::schema::Resource;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 

@@ -6,7 +6,7 @@ mod ownership;
 mod strategic;
 mod typed;
 
-use crate::kubernetes::schema::Definition;
+use crate::schema::Definition;
 use serde_json::Value;
 
 /// The kinds of patch, by the request's content type.

@@ -2,7 +2,7 @@
 //! (`$patch`, `$retainKeys`, `$setElementOrder/…`, `$deleteFromPrimitiveList/…`).
 
 use super::PatchError;
-use crate::kubernetes::schema::{Definition, Field, Shape};
+use crate::schema::{Definition, Field, Shape};
 use serde_json::{Map, Value};
 
 const PATCH: &str = "$patch";

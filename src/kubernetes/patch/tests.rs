@@ -1,5 +1,5 @@
 use super::*;
-use crate::kubernetes::schema::{GroupVersion, Schema};
+use crate::schema::{GroupVersion, Schema};
 use serde_json::json;
 
 #[test]

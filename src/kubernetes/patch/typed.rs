@@ -3,7 +3,7 @@
 
 use super::PatchError;
 use super::ownership::{FieldSet, Node};
-use crate::kubernetes::schema::{Definition, Field, ListType, Shape};
+use crate::schema::{Definition, Field, ListType, Shape};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

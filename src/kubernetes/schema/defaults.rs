@@ -298,7 +298,7 @@ fn name_from_kind(names: &mut Object, field: &str, make: impl Fn(&str) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::schema::GroupVersionKind;
+    use crate::schema::GroupVersionKind;
 
     fn defaulted(group: &str, version: &str, kind: &str, mut object: Value) -> Value {
         let reference = builtin::of_kind(&GroupVersionKind::new(group, version, kind)).unwrap();

@@ -5,7 +5,7 @@
 //! value of the wrong type is an error.
 
 use super::definition::{Definition, Field, Shape};
-use crate::model::quantity;
+use aksim_model::quantity;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -229,7 +229,7 @@ fn go_type(field: &Field) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::schema::{GroupVersionKind, builtin};
+    use crate::schema::{GroupVersionKind, builtin};
     use serde_json::json;
 
     fn normalized(mut object: Value) -> Result<(Value, Vec<String>), TypeMismatch> {

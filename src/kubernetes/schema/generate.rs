@@ -232,7 +232,7 @@ fn compile(schemas: &BTreeMap<String, Value>, messages: &Messages) -> Vec<Defini
 }
 
 fn write(name: &str, value: &impl serde::Serialize) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kubernetes/schema").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
     let blob = zstd::encode_all(&serde_json::to_vec(value).unwrap()[..], 22).unwrap();
     println!("{}: {} bytes", path.display(), blob.len());
     std::fs::write(path, blob).unwrap();

@@ -5,15 +5,13 @@ use super::{
     subresources, target::Target, verbs,
 };
 use crate::{
-    kubernetes::{
-        auth::{Attributes, Authenticator, Authorizer, TokenIssuer, User, authenticate},
-        codec::{self, Negotiated},
-        schema::{Resource, Schema, SchemaHandle, Verb},
-        store::Store,
-        stream::Upstream,
-    },
-    runtime::http::ConnectionInfo,
+    auth::{Attributes, Authenticator, Authorizer, TokenIssuer, User, authenticate},
+    codec::{self, Negotiated},
+    schema::{Resource, Schema, SchemaHandle, Verb},
+    store::Store,
+    stream::Upstream,
 };
+use aksim_runtime::http::ConnectionInfo;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
@@ -42,7 +40,7 @@ pub struct Api {
     /// The way to kubelets and pods.
     pub upstream: Arc<Upstream>,
     /// Room in quotas that writes under way hold.
-    pub quota: crate::kubernetes::admission::quota::Ledger,
+    pub quota: crate::admission::quota::Ledger,
     /// Cached list answers.
     pub lists: verbs::list::Cache,
     /// Certificate authority, PEM.
@@ -183,9 +181,8 @@ impl Api {
             Some((namespace, name)) => check("", "serviceaccounts", namespace, name)?,
             None => check("", "users", "", &wanted.name)?,
         }
-        let implied = |group: &str| {
-            group == crate::kubernetes::auth::user::AUTHENTICATED || group.starts_with("system:serviceaccounts")
-        };
+        let implied =
+            |group: &str| group == crate::auth::user::AUTHENTICATED || group.starts_with("system:serviceaccounts");
         for group in wanted.groups.iter().filter(|group| !implied(group)) {
             check("", "groups", "", group)?;
         }

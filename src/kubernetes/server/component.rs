@@ -7,20 +7,18 @@ use super::{
     status::ApiError,
 };
 use crate::{
-    kubernetes::{
-        auth::{Authenticator, Authorizer, TokenIssuer, User, tokens::TokenKeyError, user::MASTERS},
-        schema::{Schema, SchemaHandle},
-        store::{Store, StoreConfig, StoreError},
-        stream::Upstream,
-    },
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        files::create_private_dir,
-        http,
-        net::{SharedDialer, listen_loopback},
-        oidc::TokenVerifier,
-        pki::{Pki, PkiError},
-    },
+    auth::{Authenticator, Authorizer, TokenIssuer, User, tokens::TokenKeyError, user::MASTERS},
+    schema::{Schema, SchemaHandle},
+    store::{Store, StoreConfig, StoreError},
+    stream::Upstream,
+};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    files::create_private_dir,
+    http,
+    net::{SharedDialer, listen_loopback},
+    oidc::TokenVerifier,
+    pki::{Pki, PkiError},
 };
 use async_trait::async_trait;
 use axum::body::Body;
@@ -173,7 +171,7 @@ impl ApiServer {
     #[cfg(test)]
     pub(crate) fn stored_text(&self, table: &str, namespace: &str, name: &str) -> String {
         let store = &self.api.store;
-        let key = crate::kubernetes::store::Key::new(namespace, name);
+        let key = crate::store::Key::new(namespace, name);
         String::from_utf8(store.get(store.table(table), &key).unwrap().bytes.to_vec()).unwrap()
     }
 
@@ -256,11 +254,11 @@ async fn sweep_events(api: Arc<Api>, shutdown: CancellationToken) {
         }
         let Some((_, revision)) = old else { continue };
         for event in state.table(table).range(None, None).filter(|event| event.revision <= revision) {
-            let write = crate::kubernetes::store::Write {
+            let write = crate::store::Write {
                 table,
                 key: event.key.clone(),
-                expect: crate::kubernetes::store::Expect::Revision(event.revision),
-                change: crate::kubernetes::store::Change::Delete(crate::kubernetes::store::Draft::new(
+                expect: crate::store::Expect::Revision(event.revision),
+                change: crate::store::Change::Delete(crate::store::Draft::new(
                     &event.value(),
                     api.store.fields("events"),
                 )),

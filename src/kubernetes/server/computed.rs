@@ -1,7 +1,7 @@
 //! Resources that are computed, not stored: access reviews, token reviews, component statuses.
 
 use super::{api::Call, response, status::ApiError, subresources, target::Target, verbs};
-use crate::kubernetes::{
+use crate::{
     auth::{Attributes, User, tokens::ISSUER},
     schema::{Resource, Verb},
 };

@@ -1,7 +1,7 @@
 //! The server as kubectl meets it.
 
 use super::*;
-use crate::runtime::{
+use aksim_runtime::{
     component::{Component, RunContext},
     pki::Pki,
     recorder::Recorder,

@@ -7,7 +7,7 @@ use super::{
     strategy::metadata::shown,
     verbs,
 };
-use crate::kubernetes::{
+use crate::{
     schema::{Resource, Verb},
     server::selector::{FieldSelector, Selection, Selector},
     store::Object,

@@ -1,7 +1,7 @@
 //! Paths that are no resources: version, health, discovery, OpenAPI, keys, metrics.
 
 use super::{api::Api, request::RequestInfo, response, status::ApiError};
-use crate::kubernetes::{
+use crate::{
     auth::User,
     schema::{
         Schema,

@@ -1,7 +1,7 @@
 //! Answers: objects and lists as the client wants them, errors, warnings, compression.
 
 use super::{api::Call, status::ApiError};
-use crate::kubernetes::{
+use crate::{
     codec::{self, MediaType, Negotiated, Representation},
     schema::{
         Resource,

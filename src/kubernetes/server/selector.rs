@@ -1,7 +1,7 @@
 //! Label and field selectors.
 
 use super::status::ApiError;
-use crate::kubernetes::store::{Header, Key, Object};
+use crate::store::{Header, Key, Object};
 use serde_json::Value;
 
 /// A requirement on a label.

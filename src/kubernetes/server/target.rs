@@ -1,7 +1,7 @@
 //! Where a resource's objects are kept, and how they come in and out in the version asked for.
 
 use super::status::ApiError;
-use crate::kubernetes::{
+use crate::{
     schema::{GroupVersionKind, Resource, convert},
     store::{Draft, Key, Object, Store, TableId},
 };

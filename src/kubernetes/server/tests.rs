@@ -1,5 +1,5 @@
 use super::*;
-use crate::runtime::{
+use aksim_runtime::{
     component::{Component, RunContext},
     pki::Pki,
     recorder::Recorder,
@@ -318,7 +318,7 @@ async fn everything_is_there_after_a_restart() {
     let server = loop {
         match ApiServer::bind(config()).await {
             Ok(server) => break server,
-            Err(ApiServerError::Store(crate::kubernetes::store::StoreError::Locked { .. })) => {
+            Err(ApiServerError::Store(crate::store::StoreError::Locked { .. })) => {
                 tokio::task::yield_now().await;
             }
             Err(error) => panic!("{error}"),

@@ -203,7 +203,7 @@ pub(super) fn write_snapshot<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::store::object::Draft;
+    use crate::store::object::Draft;
     use proptest::prelude::*;
 
     fn frames(count: u64) -> Vec<u8> {

@@ -22,7 +22,7 @@ pub(super) struct Recovered {
 /// Reads what is in `config.dir`, cuts a torn tail off the last segment, opens it for appending.
 pub(super) fn recover(config: &StoreConfig) -> Result<Recovered, StoreError> {
     let dir = &config.dir;
-    crate::runtime::files::create_private_dir(dir).map_err(StoreError::file(dir))?;
+    aksim_runtime::files::create_private_dir(dir).map_err(StoreError::file(dir))?;
     let lock_path = dir.join("LOCK");
     let lock = File::create(&lock_path).map_err(StoreError::file(&lock_path))?;
     match lock.try_lock() {

@@ -1,7 +1,7 @@
 //! Which request goes where: the kubelet's own paths, ports of pods and services.
 
 use super::forward::{Destination, forward};
-use crate::kubernetes::{
+use crate::{
     server::{
         api::Api,
         request::{Query, RequestInfo},

@@ -1,6 +1,6 @@
 //! Connections from the API server into the node network.
 
-use crate::runtime::{
+use aksim_runtime::{
     net::{DirectDialer, SharedDialer},
     pki::{Identity, Pki, PkiError},
 };

@@ -1,6 +1,6 @@
 //! Limits and use of resources by control groups: version 2, version 1, or none (rootless).
 
-use crate::node::{
+use crate::{
     container::launch,
     runtime::{Resources, Usage},
 };

@@ -4,7 +4,8 @@ use super::{
     agent::{self, AgentConfig, Birth},
     wire::{self, AgentRequest, IdMapping, PROTOCOL, Reply},
 };
-use crate::{node::runtime::RuntimeError, runtime::files};
+use crate::runtime::RuntimeError;
+use aksim_runtime::files;
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! What the runtime is told by the simulator.
 
-use crate::{model::endpoint::AzureName, node::runtime::RegistryCredentials};
+use crate::runtime::RegistryCredentials;
+use aksim_model::endpoint::AzureName;
 use std::{collections::BTreeMap, fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 /// An IPv4 range: `10.244.0.0/16`.

@@ -9,10 +9,8 @@ use super::{
     spec::Plan,
     wire::{AgentRequest, Reply, ShimRequest},
 };
-use crate::{
-    node::runtime::{ContainerSpec, ContainerState, ContainerStatus, RuntimeError, Usage},
-    runtime::files::create_private_dir,
-};
+use crate::runtime::{ContainerSpec, ContainerState, ContainerStatus, RuntimeError, Usage};
+use aksim_runtime::files::create_private_dir;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::{
@@ -264,7 +262,7 @@ impl ContainerRuntime {
             container.state.send_replace(state);
             let (sandbox, id) = (container.record.sandbox.clone(), container.record.id.clone());
             // Nobody may be listening.
-            let _ = events.send(crate::node::runtime::RuntimeEvent { pod_uid, sandbox, container: Some(id) });
+            let _ = events.send(crate::runtime::RuntimeEvent { pod_uid, sandbox, container: Some(id) });
         });
     }
 

@@ -1,7 +1,8 @@
 //! The node network as the daemon uses it: sockets made inside by the agent, used here.
 
 use super::{client::AgentClient, config::Ipv4Network, wire::AgentRequest};
-use crate::{node::runtime::NodeNetwork, runtime::net::Dialer};
+use crate::runtime::NodeNetwork;
+use aksim_runtime::net::Dialer;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use socket2::TcpKeepalive;
@@ -99,7 +100,7 @@ impl Dialer for ContainerNetwork {
         if self.is_inside(address.ip()) {
             connect(self.spare(address).await?, address).await
         } else {
-            crate::runtime::net::DirectDialer.dial(address).await
+            aksim_runtime::net::DirectDialer.dial(address).await
         }
     }
 }

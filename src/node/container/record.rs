@@ -1,10 +1,8 @@
 //! What is on disk of sandboxes and containers, so that a new daemon finds them.
 
 use super::{launch::overlay::Overlay, shim::ExitRecord};
-use crate::{
-    node::runtime::{ContainerSpec, ContainerState, ContainerStatus, SandboxSpec},
-    runtime::files,
-};
+use crate::runtime::{ContainerSpec, ContainerState, ContainerStatus, SandboxSpec};
+use aksim_runtime::files;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{

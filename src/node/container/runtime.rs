@@ -12,14 +12,12 @@ use super::{
     userns,
     wire::{AgentRequest, IdMapping, Reply, SandboxSetup},
 };
-use crate::{
-    model::{endpoint::AzureName, image_ref::ImageRef},
-    node::runtime::{
-        ContainerSpec, ExecSpec, ImageStatus, NodeNetwork, NodeRuntime, RegistryCredentials, RuntimeError,
-        RuntimeEvent, SandboxSpec, SandboxStatus, Session, Usage,
-    },
-    runtime::files::create_private_dir,
+use crate::runtime::{
+    ContainerSpec, ExecSpec, ImageStatus, NodeNetwork, NodeRuntime, RegistryCredentials, RuntimeError, RuntimeEvent,
+    SandboxSpec, SandboxStatus, Session, Usage,
 };
+use aksim_model::{endpoint::AzureName, image_ref::ImageRef};
+use aksim_runtime::files::create_private_dir;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;

@@ -5,7 +5,7 @@ use super::{
     containers::Container,
     wire::{Reply, ShimRequest},
 };
-use crate::node::runtime::{ContainerState, ExecSpec, RuntimeError, Session, SessionControl};
+use crate::runtime::{ContainerState, ExecSpec, RuntimeError, Session, SessionControl};
 use async_trait::async_trait;
 use std::{
     io,

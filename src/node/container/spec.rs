@@ -1,6 +1,6 @@
 //! A pod's container as an OCI `config.json` and what goes beside it.
 
-use crate::node::{
+use crate::{
     container::{
         cgroup::Group,
         launch::{Launch, overlay::Overlay, user::UserRequest},

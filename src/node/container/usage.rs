@@ -1,6 +1,6 @@
 //! Use of resources without control groups: the sum over a container's processes.
 
-use crate::node::runtime::Usage;
+use crate::runtime::Usage;
 use std::{fs, io, path::Path};
 
 /// Sums the processes that share a PID namespace with process `pid`. CPU time of those that have

@@ -1,6 +1,6 @@
 //! User namespaces: who the user is outside, and which ids exist inside.
 
-use crate::node::container::wire::IdMapping;
+use crate::container::wire::IdMapping;
 use nix::unistd::{Pid, getegid, geteuid, pipe2};
 use std::{
     fs::File,

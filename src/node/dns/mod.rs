@@ -6,11 +6,9 @@
 mod upstream;
 mod zone;
 
-use crate::{
-    model::endpoint::AzureName,
-    node::{proxy::objects::Objects, runtime::NodeNetwork},
-    runtime::component::{Component, ComponentError, RunContext},
-};
+use crate::{proxy::objects::Objects, runtime::NodeNetwork};
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use futures::StreamExt;
 use hickory_proto::{

@@ -1,11 +1,9 @@
 use super::*;
 use crate::{
-    node::{
-        runtime::NodeRuntime,
-        testing::{FakeApi, FakeRuntime},
-    },
-    runtime::{component::readiness, recorder::Recorder},
+    runtime::NodeRuntime,
+    testing::{FakeApi, FakeRuntime},
 };
+use aksim_runtime::{component::readiness, recorder::Recorder};
 use hickory_proto::op::{Message, Query};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

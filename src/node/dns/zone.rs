@@ -1,6 +1,7 @@
 //! The records of the cluster: Kubernetes' DNS specification 1.1, and the Azure names.
 
-use crate::{model::endpoint::AzureName, node::azure::virtual_addresses};
+use crate::azure::virtual_addresses;
+use aksim_model::endpoint::AzureName;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

@@ -1,6 +1,6 @@
 //! What probes and hooks do: run a command, ask over HTTP or gRPC, open a port.
 
-use crate::node::runtime::{ExecSpec, NodeNetwork, NodeRuntime};
+use crate::runtime::{ExecSpec, NodeNetwork, NodeRuntime};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};

@@ -1,9 +1,7 @@
 //! What a kubelet is told about its node, and where it keeps things.
 
-use crate::{
-    node::{runtime::NodeRuntime, volumes::VolumeFolders},
-    runtime::pki::Pki,
-};
+use crate::runtime::NodeRuntime;
+use aksim_runtime::{pki::Pki, volumes::VolumeFolders};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -81,7 +79,7 @@ pub struct Capacity {
 pub struct NodeConfig {
     /// Node name: `aks-system-12345678-vmss000000`.
     pub name: String,
-    /// Labels, AKS's and the pool's ([`crate::node::aks::node_labels`]).
+    /// Labels, AKS's and the pool's ([`crate::aks::node_labels`]).
     pub labels: BTreeMap<String, String>,
     /// Taints it registers with, `key=value:Effect`.
     pub taints: Vec<String>,

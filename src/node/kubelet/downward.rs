@@ -1,7 +1,7 @@
 //! The downward API: fields and resources of a pod told to its containers.
 
 use super::{config::NodeConfig, env::Addresses};
-use crate::model::quantity::{parse_milli, parse_units};
+use aksim_model::quantity::{parse_milli, parse_units};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ pub(super) fn resource(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::kubelet::config::Capacity;
+    use crate::kubelet::config::Capacity;
 
     fn node() -> NodeConfig {
         NodeConfig {

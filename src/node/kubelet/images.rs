@@ -1,10 +1,8 @@
 //! Images of containers: pull policy, pull secrets.
 
 use super::{events::Kind, pod::Role, shared::Shared};
-use crate::{
-    model::image_ref::ImageRef,
-    node::runtime::{ImageStatus, RegistryCredentials, RuntimeError},
-};
+use crate::runtime::{ImageStatus, RegistryCredentials, RuntimeError};
+use aksim_model::image_ref::ImageRef;
 use base64::Engine;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use serde::Deserialize;

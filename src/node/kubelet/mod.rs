@@ -37,13 +37,11 @@ mod worker;
 
 pub use config::{Capacity, Cidr, CidrError, KubeletConfig, NodeConfig};
 
-use crate::{
-    node::runtime::{RuntimeError, SandboxStatus},
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        files::create_private_dir,
-        pki::{Pki, PkiError},
-    },
+use crate::runtime::{RuntimeError, SandboxStatus};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    files::create_private_dir,
+    pki::{Pki, PkiError},
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;

@@ -1,7 +1,7 @@
 //! The Node object and its lease.
 
 use super::{config::NodeConfig, events::Kind, shared::Shared};
-use crate::node::aks;
+use crate::aks;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},

@@ -1,7 +1,7 @@
 //! Reading a pod: its containers by role, its class, its deadlines.
 
-use crate::model::quantity::{parse_milli, parse_units};
-use crate::node::runtime::Resources;
+use crate::runtime::Resources;
+use aksim_model::quantity::{parse_milli, parse_units};
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity,

@@ -5,10 +5,8 @@ use super::{
     status,
     worker::{Desired, Worker},
 };
-use crate::{
-    node::runtime::{RuntimeEvent, SandboxStatus},
-    runtime::component::Readiness,
-};
+use crate::runtime::{RuntimeEvent, SandboxStatus};
+use aksim_runtime::component::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{

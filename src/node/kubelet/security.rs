@@ -1,6 +1,6 @@
 //! Security settings of a container: its own over the pod's.
 
-use crate::node::runtime::{ImageStatus, Security};
+use crate::runtime::{ImageStatus, Security};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 /// Settings for the runtime, or why the container must not run.

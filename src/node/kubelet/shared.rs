@@ -7,10 +7,8 @@ use super::{
     objects::ObjectCache,
     table::PodTable,
 };
-use crate::node::{
-    runtime::{NodeNetwork, NodeRuntime},
-    volumes::VolumeFolders,
-};
+use crate::runtime::{NodeNetwork, NodeRuntime};
+use aksim_runtime::volumes::VolumeFolders;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::Client;
 use parking_lot::Mutex;

@@ -5,7 +5,7 @@ use super::{
     pod::{RestartPolicy, Role},
     probes::ProbeKind,
 };
-use crate::node::runtime::{ContainerState, ContainerStatus, ImageStatus};
+use crate::runtime::{ContainerState, ContainerStatus, ImageStatus};
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{

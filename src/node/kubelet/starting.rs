@@ -10,7 +10,7 @@ use super::{
     shared::Shared,
     volumes::{self, Prepared},
 };
-use crate::node::runtime::{ContainerSpec, ImageStatus, SandboxSpec};
+use crate::runtime::{ContainerSpec, ImageStatus, SandboxSpec};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;

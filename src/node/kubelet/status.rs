@@ -1,7 +1,7 @@
 //! Pod status from what runs: a pure function, written as Kubernetes writes it.
 
 use super::pod::{RestartPolicy, Role, qos_class};
-use crate::node::runtime::{ContainerState as Running, ContainerStatus as Found};
+use crate::runtime::{ContainerState as Running, ContainerStatus as Found};
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,

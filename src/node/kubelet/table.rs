@@ -1,13 +1,13 @@
 //! The pods of this node as the kubelet's API sees them; workers publish, handlers read.
 
-use crate::node::runtime::{ContainerStatus, SandboxId};
+use crate::runtime::{ContainerStatus, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
 
 /// A pod with what runs of it.
 #[derive(Clone)]
-pub(in crate::node::kubelet) struct PodView {
+pub(in crate::kubelet) struct PodView {
     /// As last seen, with the status that this kubelet computed.
     pub pod: Arc<Pod>,
     /// Its sandbox, once there is one.
@@ -18,7 +18,7 @@ pub(in crate::node::kubelet) struct PodView {
 
 /// A container with the attempt before.
 #[derive(Clone, Default)]
-pub(in crate::node::kubelet) struct ContainerView {
+pub(in crate::kubelet) struct ContainerView {
     pub current: Option<ContainerStatus>,
     pub previous: Option<ContainerStatus>,
     /// Why it does not run: `ContainerCreating`.
@@ -27,7 +27,7 @@ pub(in crate::node::kubelet) struct ContainerView {
 
 /// Pods by uid.
 #[derive(Default)]
-pub(in crate::node::kubelet) struct PodTable {
+pub(in crate::kubelet) struct PodTable {
     pods: Mutex<HashMap<String, Arc<PodView>>>,
 }
 

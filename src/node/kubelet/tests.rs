@@ -1,11 +1,9 @@
 use super::*;
 use crate::{
-    node::{
-        streaming::spdy::{Codec, Frame},
-        testing::{FakeApi, FakeRuntime},
-    },
-    runtime::recorder::Recorder,
+    streaming::spdy::{Codec, Frame},
+    testing::{FakeApi, FakeRuntime},
 };
+use aksim_runtime::recorder::Recorder;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::task::JoinHandle;
@@ -52,7 +50,7 @@ impl Node {
             client: self.api.client(),
             runtime: self.runtime.clone(),
             state_dir: self.dir.path().join("kubelet"),
-            volumes: crate::node::volumes::VolumeFolders::new(self.dir.path().join("volumes")),
+            volumes: aksim_runtime::volumes::VolumeFolders::new(self.dir.path().join("volumes")),
             pki: self.pki.clone(),
             cluster_dns: "10.0.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".into(),

@@ -46,7 +46,7 @@ impl ServerCertVerifier for Unverified {
 /// and sends nothing secret.
 pub(super) fn unverified() -> Arc<ClientConfig> {
     static CONFIG: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-        crate::runtime::pki::install_crypto_provider();
+        aksim_runtime::pki::install_crypto_provider();
         let schemes = rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes();
         let builder = ClientConfig::builder().dangerous();
         Arc::new(builder.with_custom_certificate_verifier(Arc::new(Unverified(schemes))).with_no_client_auth())

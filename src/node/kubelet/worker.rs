@@ -17,7 +17,7 @@ use super::{
     starting::{self, Sandbox, StartFailure},
     volumes::{VolumeError, Volumes},
 };
-use crate::node::runtime::{ContainerState, ImageStatus, SandboxStatus};
+use crate::runtime::{ContainerState, ImageStatus, SandboxStatus};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use std::{sync::Arc, time::Duration};
 use tokio::{

@@ -1,8 +1,8 @@
 //! Carrying connections and datagrams from a listener to an endpoint.
 
 use super::pool::Pool;
-use crate::node::{kubelet::Cidr, runtime::NodeNetwork};
-use crate::runtime::net::{Dialer, DirectDialer};
+use crate::{kubelet::Cidr, runtime::NodeNetwork};
+use aksim_runtime::net::{Dialer, DirectDialer};
 use std::{
     collections::HashMap,
     io,

@@ -3,17 +3,15 @@
 
 mod balancer;
 mod forward;
-pub(in crate::node) mod objects;
+pub(crate) mod objects;
 mod pool;
 mod table;
 
 pub use balancer::ADDRESSES_ANNOTATION;
 
-use crate::{
-    model::endpoint::AzureName,
-    node::{kubelet::Cidr, runtime::NodeNetwork},
-    runtime::component::{Component, ComponentError, RunContext},
-};
+use crate::{kubelet::Cidr, runtime::NodeNetwork};
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::component::{Component, ComponentError, RunContext};
 use async_trait::async_trait;
 use forward::Forwarder;
 use futures::StreamExt;

@@ -4,7 +4,7 @@ use kube::{ResourceExt, runtime::watcher::Event};
 use std::collections::BTreeMap;
 
 /// Objects by namespace and name.
-pub(in crate::node) struct Objects<K> {
+pub(crate) struct Objects<K> {
     pub all: BTreeMap<(String, String), K>,
     listing: BTreeMap<(String, String), K>,
     /// The first list is complete.

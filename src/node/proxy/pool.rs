@@ -1,6 +1,6 @@
 //! The endpoints behind one service port, and which of them a connection goes to.
 
-use crate::node::kubelet::Cidr;
+use crate::kubelet::Cidr;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,

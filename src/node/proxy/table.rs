@@ -1,7 +1,8 @@
 //! From services and endpoint slices to addresses listened on: a pure function.
 
 use super::pool::{Backends, Target};
-use crate::{model::endpoint::AzureName, node::azure::virtual_addresses};
+use crate::azure::virtual_addresses;
+use aksim_model::endpoint::AzureName;
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServicePort},

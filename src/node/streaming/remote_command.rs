@@ -1,6 +1,6 @@
 //! exec and attach, apart from the wire: a process's session joined to a client's streams.
 
-use crate::node::runtime::Session;
+use crate::runtime::Session;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use std::time::Duration;

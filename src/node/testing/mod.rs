@@ -4,5 +4,5 @@
 mod api;
 mod runtime;
 
-pub(in crate::node) use api::FakeApi;
-pub(in crate::node) use runtime::FakeRuntime;
+pub(crate) use api::FakeApi;
+pub(crate) use runtime::FakeRuntime;

@@ -3,7 +3,9 @@
 //! `run` runs until stopped, `stubborn` until killed, `exit N` ends at once, `oom` is killed for
 //! its memory; `say TEXT` logs and runs. Exec knows `echo`, `cat` (stdin to stdout) and `fail N`.
 
-use crate::{model::image_ref::ImageRef, node::runtime::*, runtime::net::Dialer};
+use crate::runtime::*;
+use aksim_model::image_ref::ImageRef;
+use aksim_runtime::net::Dialer;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;

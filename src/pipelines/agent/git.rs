@@ -1,12 +1,10 @@
 //! Git as the service and the agent use it: mirrors for reading pipelines, credentials by environment.
 
 use crate::{
-    pipelines::{
-        engine::GitHost,
-        plan::{RepositoryRef, SourceError, TemplateSource},
-    },
-    runtime::files::create_private_dir,
+    engine::GitHost,
+    plan::{RepositoryRef, SourceError, TemplateSource},
 };
+use aksim_runtime::files::create_private_dir;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 use std::{

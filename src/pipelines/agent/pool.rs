@@ -1,6 +1,6 @@
 //! The local agents: as many jobs at once as there are agents, each with its own work folder.
 
-use crate::runtime::files::{PUBLIC, create_private_dir, write_atomic};
+use aksim_runtime::files::{PUBLIC, create_private_dir, write_atomic};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},

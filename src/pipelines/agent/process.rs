@@ -1,6 +1,6 @@
 //! Processes of steps: output line by line, and an end that takes the whole process group.
 
-use crate::pipelines::logging::mask::SecretMasker;
+use crate::logging::mask::SecretMasker;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,

@@ -1,7 +1,7 @@
 //! Names and dependencies: of stages in the pipeline, of jobs in a stage.
 
 use super::{Job, Stage};
-use crate::pipelines::error::{Location, PipelineError};
+use crate::error::{Location, PipelineError};
 use std::collections::{HashMap, HashSet};
 
 /// A named thing that depends on others.

@@ -1,7 +1,7 @@
 //! Run numbers: `$(Date:yyyyMMdd).$(Rev:r)` and variables.
 
 use super::RunContext;
-use crate::pipelines::engine::EngineError;
+use crate::engine::EngineError;
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 /// The number of a run by the plan's `name`.
@@ -31,7 +31,7 @@ pub fn of(context: &RunContext) -> Result<String, EngineError> {
 
 /// Everything but the revision.
 fn expand(format: &str, now: DateTime, lookup: impl Fn(&str) -> Option<String>) -> String {
-    crate::pipelines::expression::expand_macros(format, &|name| {
+    crate::expression::expand_macros(format, &|name| {
         if let Some(pattern) = strip(name, "Date:") {
             return Some(date(pattern, now));
         }

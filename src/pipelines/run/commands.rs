@@ -1,7 +1,7 @@
 //! Logging commands, obeyed: one line each in the table.
 
 use super::step::{StepContext, issue};
-use crate::pipelines::{
+use crate::{
     artifacts,
     logging::command::LoggingCommand,
     store::record::{Artifact, Issue, Outcome},

@@ -1,6 +1,6 @@
 //! Conditions of stages, jobs and steps.
 
-use crate::pipelines::expression::{self, ExpressionError, Scope};
+use crate::expression::{self, ExpressionError, Scope};
 
 /// Evaluates a condition; `succeeded()` when there is none.
 ///

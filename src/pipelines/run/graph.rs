@@ -1,6 +1,6 @@
 //! Runs nodes that wait for each other, as many at once as may.
 
-use crate::pipelines::store::record::Outcome;
+use crate::store::record::Outcome;
 use std::{collections::BTreeMap, future::Future};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use super::{
     step::{self, StepEnd},
     variables::Variables,
 };
-use crate::pipelines::{
+use crate::{
     agent::{
         containers::{JobContainers, Needs, Start},
         pool::{Agent, Workspace},
@@ -53,7 +53,7 @@ pub struct JobState {
     /// Files that get their old text back when the job ends: git configurations with credentials.
     pub restore: Vec<(PathBuf, String)>,
     /// Caches to save when the job has ended well.
-    pub caches: Vec<crate::pipelines::steps::cache::Pending>,
+    pub caches: Vec<crate::steps::cache::Pending>,
 }
 
 /// A job under way.
@@ -257,7 +257,7 @@ async fn on_agent(
     let grace = minutes(&job.cancel_timeout_in_minutes, DEFAULT_CANCEL_TIMEOUT);
     let message = context.watched(&phases, timeout, grace, &log).await;
     if context.state.lock().status.good() {
-        crate::pipelines::steps::cache::finish(&context);
+        crate::steps::cache::finish(&context);
     }
     context.leave(agent).await;
     if let Some(containers) = context.containers.into_inner() {
@@ -472,13 +472,12 @@ impl JobContext {
             tracing::info!(agent = agent.name, id, name, "terminated an orphan process of a pipeline job");
         }
         for (path, text) in std::mem::take(&mut self.state.lock().restore) {
-            if let Err(error) =
-                crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PUBLIC)
+            if let Err(error) = aksim_runtime::files::write_atomic(&path, text.as_bytes(), aksim_runtime::files::PUBLIC)
             {
                 tracing::error!(%error, path = %path.display(), "credentials stay in a git configuration");
             }
         }
-        if let Err(error) = crate::pipelines::agent::pool::remove_tree(&self.workspace.temp) {
+        if let Err(error) = crate::agent::pool::remove_tree(&self.workspace.temp) {
             tracing::warn!(%error, "temporary folder of a pipeline job");
         }
     }

@@ -1,16 +1,14 @@
 //! The commit's trace, and the run as others see it.
 
 use crate::{
-    model::{
-        event::{EventBody, FlowRow},
-        ids::{JourneyId, ServiceName},
-        journey::{Hop, JourneyOutcome},
-        pipeline::{PipelineRun, PipelineStage},
-    },
-    pipelines::{
-        engine::Engine,
-        store::record::{Outcome, RunRecord, State},
-    },
+    engine::Engine,
+    store::record::{Outcome, RunRecord, State},
+};
+use aksim_model::{
+    event::{EventBody, FlowRow},
+    ids::{JourneyId, ServiceName},
+    journey::{Hop, JourneyOutcome},
+    pipeline::{PipelineRun, PipelineStage},
 };
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +88,7 @@ pub fn first_error(record: &RunRecord) -> Option<String> {
 
 /// The event that tells where a run stands.
 pub fn event_of(record: &RunRecord) -> EventBody {
-    let stage = |s: &crate::pipelines::store::record::StageRecord| PipelineStage {
+    let stage = |s: &crate::store::record::StageRecord| PipelineStage {
         name: s.display_name.clone(),
         state: state_name(s.state).to_owned(),
         result: s.result.map(|r| r.name().to_owned()),

@@ -3,7 +3,7 @@
 //! <https://learn.microsoft.com/azure/devops/pipelines/build/variables>.
 
 use super::{RunContext, legs::Leg, variables::Variables};
-use crate::pipelines::{
+use crate::{
     agent::pool::{Agent, Workspace},
     engine::Engine,
     plan::{Deployment, Job},

@@ -1,6 +1,6 @@
 //! What conditions and `$[ ]` see while a run is under way.
 
-use crate::pipelines::{
+use crate::{
     expression::{Scope, Value, status_function},
     store::{
         RunStore,

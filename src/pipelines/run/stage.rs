@@ -9,14 +9,12 @@ use super::{
     variables::Variables,
 };
 use crate::{
-    model::{event::FlowRow, journey::Hop},
-    pipelines::{
-        environments::Answer,
-        expression::Value,
-        plan::{Job, Stage, Work},
-        store::record::{Outcome, State},
-    },
+    environments::Answer,
+    expression::Value,
+    plan::{Job, Stage, Work},
+    store::record::{Outcome, State},
 };
+use aksim_model::{event::FlowRow, journey::Hop};
 use jiff::Timestamp;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{

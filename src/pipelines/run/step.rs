@@ -5,7 +5,7 @@ use super::{
     job::{HOOK_MARK, INCREMENT, JobContext},
     variables::Variables,
 };
-use crate::pipelines::{
+use crate::{
     agent::{
         containers::{ContainerName, ContainerProcess, JobContainers},
         process::{self, ProcessError, ProcessSpec, Source},
@@ -481,7 +481,7 @@ impl StepContext<'_> {
             let key = format!("{hook}{round}{HOOK_MARK}{step}.{name}");
             let secret =
                 secret || state.variables.iter().any(|v| v.secret && !v.value.is_empty() && value.contains(&v.value));
-            let output = crate::pipelines::store::record::OutputValue { value: value.to_owned(), secret };
+            let output = crate::store::record::OutputValue { value: value.to_owned(), secret };
             state.outputs.insert(key, output);
             let full = if step.is_empty() { name.to_owned() } else { format!("{step}.{name}") };
             state.variables.set(&full, value, secret, readonly).map_err(|e| e.to_string())

@@ -1,6 +1,6 @@
 //! Variables of a run and of a job: names without case, secret and read-only ones, macros.
 
-use crate::pipelines::{
+use crate::{
     expression::{self, Value},
     logging::mask::SecretMasker,
 };

@@ -14,7 +14,7 @@
 //! | `GET …/_apis/distributedtask/environments` | environments with their last deployment |
 
 use super::webhook::{Inbox, LARGEST};
-use crate::pipelines::{
+use crate::{
     engine::{Engine, EngineError},
     environments::{Approval, Checks},
     store::{
@@ -158,7 +158,7 @@ fn build(engine: &Engine, record: RunRecord) -> Value {
     json!({
         "id": record.id,
         "buildNumber": record.name,
-        "status": crate::pipelines::run::state_name(record.state),
+        "status": crate::run::state_name(record.state),
         "result": result,
         "queueTime": record.queued,
         "startTime": record.started,
@@ -279,7 +279,7 @@ async fn queue(
         reference: if body.reference.is_empty() { "refs/heads/main".into() } else { body.reference },
         commit: body.commit,
         message: String::new(),
-        reason: crate::pipelines::store::record::Reason::Manual,
+        reason: crate::store::record::Reason::Manual,
         requested_for: body.requested_for,
         file: if body.file.is_empty() { engine.config.file.clone() } else { body.file },
         parameters: body.template_parameters,
@@ -311,7 +311,7 @@ pub struct ApprovalBody {
 
 async fn approve(State(app): State<App>, Json(body): Json<ApprovalBody>) -> Result<Json<Value>, Refused> {
     let record = app.engine.store.get(body.run)?;
-    let named = |s: &&crate::pipelines::store::record::StageRecord| {
+    let named = |s: &&crate::store::record::StageRecord| {
         s.state == RunState::Waiting && body.stage.as_ref().is_none_or(|n| n.eq_ignore_ascii_case(&s.name))
     };
     let Some(stage) = record.stages.iter().find(named) else {

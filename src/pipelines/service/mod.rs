@@ -15,14 +15,12 @@ use super::{
         record::{RunRecord, RunRequest, State},
     },
 };
-use crate::{
-    model::{event::FlowRow, journey::Hop},
-    runtime::{
-        component::{Component, ComponentError, RunContext as ComponentContext},
-        files::{PRIVATE, create_private_dir, write_atomic},
-        http::serve,
-        net::listen_loopback,
-    },
+use aksim_model::{event::FlowRow, journey::Hop};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext as ComponentContext},
+    files::{PRIVATE, create_private_dir, write_atomic},
+    http::serve,
+    net::listen_loopback,
 };
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -55,7 +53,7 @@ pub enum PipelinesError {
     Listen(#[source] io::Error),
     /// Its certificate cannot be made.
     #[error(transparent)]
-    Pki(#[from] crate::runtime::pki::PkiError),
+    Pki(#[from] aksim_runtime::pki::PkiError),
 }
 
 pub use api::{ApprovalBody, QueueBody};

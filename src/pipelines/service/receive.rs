@@ -1,7 +1,7 @@
 //! From a push to a run: which pipeline, and whether its trigger wants it.
 
 use super::webhook::{Delivery, Inbox};
-use crate::pipelines::{
+use crate::{
     agent::git::{Mirrors, Snapshot},
     engine::Engine,
     plan::Plan,
@@ -139,7 +139,7 @@ impl Push {
             None => text("/repository/clone_url"),
         };
         let hash = commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-        let named = repository.split('/').count() == 2 && crate::pipelines::agent::git::is_revision(&repository);
+        let named = repository.split('/').count() == 2 && crate::agent::git::is_revision(&repository);
         if !hash || !named || clone_url.is_empty() {
             return None;
         }
@@ -188,10 +188,8 @@ impl Push {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        pipelines::{Pipelines, PipelinesConfig, service::webhook::hmac, store::record::RunRecord},
-        runtime::{net::azure_http_client, pki::Pki},
-    };
+    use crate::{Pipelines, PipelinesConfig, service::webhook::hmac, store::record::RunRecord};
+    use aksim_runtime::{net::azure_http_client, pki::Pki};
     use axum::http::{HeaderMap, HeaderValue};
     use bytes::Bytes;
     use std::path::Path;

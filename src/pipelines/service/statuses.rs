@@ -1,6 +1,6 @@
 //! Commit statuses at the Git host, as GitHub's REST API takes them.
 
-use crate::pipelines::{
+use crate::{
     engine::Engine,
     run::first_error,
     store::record::{Outcome, RunRecord, State},

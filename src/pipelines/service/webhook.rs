@@ -3,7 +3,7 @@
 //! A delivery is taken when its signature over the raw body is right and its id is new, and it is on disk before it is
 //! answered: `kill -9` loses none.
 
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use axum::{
     body::Bytes,
     http::{HeaderMap, StatusCode, header},

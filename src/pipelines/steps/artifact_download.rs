@@ -1,7 +1,7 @@
 //! `download`, `DownloadPipelineArtifact@2`, `DownloadBuildArtifacts@1`.
 
 use super::{Task, glob::Patterns};
-use crate::pipelines::{
+use crate::{
     artifacts,
     run::{StepContext, TaskError},
     store::record::{RunRecord, State},
@@ -51,7 +51,7 @@ impl Task for DownloadArtifact {
 /// The run whose artifacts are wanted: this one, a named one, or the latest good one of a pipeline.
 fn source(step: &StepContext<'_>) -> Result<RunRecord, TaskError> {
     let store = &step.job.run.engine.store;
-    let failed = |e: crate::pipelines::store::StoreError| TaskError::Failed(e.to_string());
+    let failed = |e: crate::store::StoreError| TaskError::Failed(e.to_string());
     let own = || store.get(step.job.run.id).map_err(failed);
     let kind = step.input("buildType").or_else(|| step.input("source")).unwrap_or("current").to_ascii_lowercase();
     if kind == "current" {

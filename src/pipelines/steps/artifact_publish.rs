@@ -1,7 +1,7 @@
 //! `publish`, `PublishPipelineArtifact@1`, `PublishBuildArtifacts@1`.
 
 use super::Task;
-use crate::pipelines::{
+use crate::{
     artifacts,
     run::{StepContext, TaskError},
 };

@@ -3,7 +3,7 @@
 //! The cache is saved when the job ends well: `finish`, which the job calls, is the task's post step.
 
 use super::{Task, glob};
-use crate::pipelines::{
+use crate::{
     agent::pool::remove_tree,
     artifacts,
     run::{JobContext, StepContext, TaskError},

@@ -1,6 +1,6 @@
 //! `checkout`: by real git, as the agent does it.
 
-use crate::pipelines::{
+use crate::{
     agent::{git, pool::remove_tree},
     plan::Checkout,
     run::{StepContext, TaskError},
@@ -227,7 +227,7 @@ fn append_config(folder: &std::path::Path, key: &str, value: &str) -> Result<(Pa
     let before = std::fs::read_to_string(&path).map_err(|e| TaskError::file("read", &path, &e))?;
     let text = before.clone();
     let text = format!("{text}[{kind} \"{}\"]\n\t{name} = \"{}\"\n", escape(subsection), escape(value));
-    crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PRIVATE)
+    aksim_runtime::files::write_atomic(&path, text.as_bytes(), aksim_runtime::files::PRIVATE)
         .map_err(|e| TaskError::file("write", &path, &e))?;
     Ok((path, before))
 }

@@ -1,7 +1,7 @@
 //! `CopyFiles@2`.
 
 use super::{Task, glob::Patterns};
-use crate::pipelines::{
+use crate::{
     agent::pool::remove_tree,
     artifacts,
     run::{StepContext, TaskError},

@@ -2,13 +2,11 @@
 
 use super::{Task, glob};
 use crate::{
-    images::{BuildError, BuildEvent, BuildRequest, ImageBuilder},
-    model::{event::FlowRow, image_ref::ImageRef, journey::Hop},
-    pipelines::{
-        engine::RegistryConnection,
-        run::{StepContext, TaskError},
-    },
+    engine::RegistryConnection,
+    run::{StepContext, TaskError},
 };
+use aksim_images::{BuildError, BuildEvent, BuildRequest, ImageBuilder};
+use aksim_model::{event::FlowRow, image_ref::ImageRef, journey::Hop};
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,
@@ -191,7 +189,7 @@ fn dockerfile(step: &StepContext<'_>) -> Result<PathBuf, TaskError> {
 fn labels(step: &StepContext<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     if let Some(cluster) = &step.job.run.engine.config.cluster {
-        labels.insert(crate::cluster::apply::ENVIRONMENT_LABEL.to_owned(), cluster.environment.clone());
+        labels.insert(aksim_cluster::apply::ENVIRONMENT_LABEL.to_owned(), cluster.environment.clone());
     }
     if step.flag("addPipelineData", true) {
         for (label, variable) in [
@@ -252,7 +250,7 @@ impl Arguments {
 }
 
 /// Words of a command line: quotes group, a backslash takes the next character.
-pub(in crate::pipelines) fn words(text: &str) -> Result<Vec<String>, TaskError> {
+pub(crate) fn words(text: &str) -> Result<Vec<String>, TaskError> {
     let (mut words, mut word, mut begun, mut quote) = (Vec::new(), String::new(), false, None);
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {

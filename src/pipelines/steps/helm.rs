@@ -5,7 +5,7 @@ use super::{
     docker::words,
     kubectl::{captured, ended, program},
 };
-use crate::pipelines::run::{StepContext, TaskError};
+use crate::run::{StepContext, TaskError};
 use async_trait::async_trait;
 
 /// `HelmDeploy@0` and `@1`.

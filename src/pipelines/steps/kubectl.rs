@@ -1,7 +1,7 @@
 //! `Kubernetes@1` and `KubectlInstaller@0`: by the kubectl that is installed.
 
 use super::{Task, docker::words};
-use crate::pipelines::{
+use crate::{
     agent::process::{self, ProcessSpec, Source},
     run::{StepContext, TaskError, step::which},
 };

@@ -6,21 +6,19 @@ use super::{
     glob,
 };
 use crate::{
-    cluster::{
-        apply::Applier,
-        manifests::{self, Manifest},
-        rollout::{Rollout, RolloutError, Target},
-    },
-    model::{
-        event::{EventBody, FlowRow, ServiceState},
-        ids::ServiceName,
-        image_ref::ImageRef,
-        journey::Hop,
-    },
-    pipelines::{
-        engine::ClusterConnection,
-        run::{StepContext, TaskError},
-    },
+    engine::ClusterConnection,
+    run::{StepContext, TaskError},
+};
+use aksim_cluster::{
+    apply::Applier,
+    manifests::{self, Manifest},
+    rollout::{Rollout, RolloutError, Target},
+};
+use aksim_model::{
+    event::{EventBody, FlowRow, ServiceState},
+    ids::ServiceName,
+    image_ref::ImageRef,
+    journey::Hop,
 };
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,7 +1,7 @@
 //! `script`, `bash`, `CmdLine@2`, `Bash@3`.
 
 use super::Task;
-use crate::pipelines::run::{StepContext, TaskError};
+use crate::run::{StepContext, TaskError};
 use async_trait::async_trait;
 use std::{
     ffi::OsString,
@@ -64,7 +64,7 @@ pub(super) fn script_file(
 ) -> Result<PathBuf, TaskError> {
     let path = step.job.workspace.temp.join(format!("{}.{extension}", uuid::Uuid::new_v4()));
     let text = text.replace("\r\n", "\n");
-    crate::runtime::files::write_atomic(&path, text.as_bytes(), crate::runtime::files::PRIVATE)
+    aksim_runtime::files::write_atomic(&path, text.as_bytes(), aksim_runtime::files::PRIVATE)
         .map_err(|e| TaskError::file("write", &path, &e))?;
     step.log.write("Generating script.");
     let line = text.trim_end();

@@ -1,10 +1,8 @@
 //! `DownloadSecureFile@1`: from the folder `secure-files` of the pipelines' state.
 
 use super::{Task, glob::inside};
-use crate::{
-    pipelines::run::{StepContext, TaskError},
-    runtime::files::{PRIVATE, write_atomic},
-};
+use crate::run::{StepContext, TaskError};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use async_trait::async_trait;
 
 /// `DownloadSecureFile@1`.

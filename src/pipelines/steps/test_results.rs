@@ -1,7 +1,7 @@
 //! `PublishTestResults@2`: JUnit, NUnit 3, xUnit.net 2 and VSTest (TRX) files.
 
 use super::{Task, glob};
-use crate::pipelines::{
+use crate::{
     run::{StepContext, TaskError},
     store::record::{TestCase, TestOutcome},
 };

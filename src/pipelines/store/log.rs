@@ -1,6 +1,6 @@
 //! Logs of a run: a file a step as Azure shows it, and one file of the whole run to follow.
 
-use crate::pipelines::logging::mask::SecretMasker;
+use crate::logging::mask::SecretMasker;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

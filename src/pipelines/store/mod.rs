@@ -8,7 +8,7 @@ pub mod record;
 
 pub use log::{LogLine, RunLog, StepLog};
 
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use record::{Outcome, RunRecord, RunRequest, State};
@@ -39,7 +39,7 @@ pub enum StoreError {
 }
 
 /// An error of a file, with its path.
-pub(in crate::pipelines) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+pub(crate) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
     let path = path.to_owned();
     move |source| StoreError::File { path, source }
 }
@@ -297,7 +297,7 @@ fn mark_lost(record: &mut RunRecord) -> Vec<String> {
 }
 
 #[cfg(test)]
-pub(in crate::pipelines) mod tests {
+pub(crate) mod tests {
     use super::{record::*, *};
 
     /// A request that names no real repository.

@@ -357,7 +357,7 @@ impl RunRecord {
     pub fn redacted(mut self) -> Self {
         for job in self.stages.iter_mut().flat_map(|s| &mut s.jobs) {
             for output in job.outputs.values_mut().filter(|o| o.secret) {
-                output.value = crate::pipelines::logging::mask::MASK.to_owned();
+                output.value = crate::logging::mask::MASK.to_owned();
             }
         }
         self

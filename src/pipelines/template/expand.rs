@@ -4,7 +4,7 @@ use super::{
     Entry, Env, Lazy, Loader, Map,
     text::{Directive, directive},
 };
-use crate::pipelines::{
+use crate::{
     expression::{Value, same_text},
     yaml::{Kind, Node},
 };
@@ -302,5 +302,5 @@ fn splices(key: &Rc<Node>) -> bool {
 
 /// Not the result of an expression, which is never read again.
 fn is_written(key: &Rc<Node>) -> bool {
-    !matches!(&key.kind, Kind::Scalar(_, crate::pipelines::yaml::Style::Result(_)))
+    !matches!(&key.kind, Kind::Scalar(_, crate::yaml::Style::Result(_)))
 }

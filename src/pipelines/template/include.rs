@@ -1,7 +1,7 @@
 //! Template files: references, paths, limits.
 
 use super::{Env, FileRef, Lazy, Loader};
-use crate::pipelines::{
+use crate::{
     plan::RepositoryRef,
     yaml::{Kind, Mark, Node, parse},
 };

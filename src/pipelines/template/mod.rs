@@ -9,7 +9,7 @@ mod origin;
 mod parameters;
 mod text;
 
-use crate::pipelines::{
+use crate::{
     error::{Location, PipelineError},
     expression::{Object, Scope, Value, same_text},
     plan::TemplateSource,

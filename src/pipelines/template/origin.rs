@@ -1,7 +1,7 @@
 //! Where values come from: a step that a pipeline hands to a template is still the pipeline's.
 
 use super::Loader;
-use crate::pipelines::{
+use crate::{
     expression::{Object, Value},
     yaml::{Kind, Mark, Node, Style},
 };

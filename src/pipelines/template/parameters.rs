@@ -1,7 +1,7 @@
 //! `parameters:` of a file: declarations, and the values a caller gives.
 
 use super::{Entry, Env, FileRef, Lazy, Loader, Map, Variables};
-use crate::pipelines::{
+use crate::{
     expression::{Object, Value, same_text},
     yaml::{Kind, Mark, Node},
 };

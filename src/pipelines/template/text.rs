@@ -1,7 +1,7 @@
 //! Scalars with `${{ }}` in them.
 
 use super::{Lazy, Loader};
-use crate::pipelines::{
+use crate::{
     expression::{ExpressionError, Value, evaluate_counted},
     yaml::{Kind, Node, Style},
 };

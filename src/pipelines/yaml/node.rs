@@ -1,6 +1,6 @@
 //! Nodes of a file.
 
-use crate::pipelines::{error::Location, expression::Value};
+use crate::{error::Location, expression::Value};
 use std::{rc::Rc, sync::Arc};
 
 /// A place in a file; cheap to copy around.

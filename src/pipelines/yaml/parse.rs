@@ -1,7 +1,7 @@
 //! Events of the YAML parser → nodes.
 
 use super::{Kind, Mark, Node, Style};
-use crate::pipelines::error::PipelineError;
+use crate::error::PipelineError;
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span};
 use std::{collections::HashSet, rc::Rc, sync::Arc};
 
@@ -180,7 +180,7 @@ mod tests {
         assert!(node.get("c").unwrap().is_empty());
     }
 
-    use crate::pipelines::expression::Value;
+    use crate::expression::Value;
 
     #[test]
     fn what_azure_refuses() {

@@ -1,7 +1,7 @@
 //! ACR's own metadata interface, `/acr/v1`: what `az acr repository` and `az acr manifest` ask.
 
 use super::{Answer, ApiError, App, answer, listing};
-use crate::registry::{
+use crate::{
     auth::Fields,
     name::{Digest, Reference, RepositoryName, Tag},
     storage::{ManifestRecord, TagRecord},

@@ -1,7 +1,7 @@
 //! Blobs: read whole or in part, delete.
 
 use super::{Answer, ApiError, App, CONTENT_DIGEST, answer};
-use crate::registry::name::{Digest, RepositoryName};
+use crate::name::{Digest, RepositoryName};
 use axum::body::Body;
 use http::{Method, StatusCode, header, request::Parts};
 use std::io::SeekFrom;
@@ -73,7 +73,7 @@ impl App {
             Part::Some(first, count) => {
                 file.seek(SeekFrom::Start(first))
                     .await
-                    .map_err(crate::registry::storage::io_error("seek in", std::path::Path::new(digest.hex())))?;
+                    .map_err(crate::storage::io_error("seek in", std::path::Path::new(digest.hex())))?;
                 let body = Body::from_stream(ReaderStream::with_capacity(file.take(count), READ_SIZE));
                 let mut response = answer(StatusCode::PARTIAL_CONTENT, headers(count), body);
                 let range = format!("bytes {first}-{}/{size}", first + count - 1);

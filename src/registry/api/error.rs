@@ -1,6 +1,6 @@
 //! Errors as the distribution specification words them: a code, a message, JSON.
 
-use crate::registry::{
+use crate::{
     auth::AuthError,
     name::{Digest, NameError},
     storage::StorageError,

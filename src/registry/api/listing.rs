@@ -4,7 +4,7 @@ use super::{
     Answer, ApiError, App, answer,
     manifests::{Document, OCI_INDEX, OCI_MANIFEST},
 };
-use crate::registry::{
+use crate::{
     auth::Fields,
     name::{Digest, Reference, RepositoryName},
     storage::StoredManifest,

@@ -2,12 +2,10 @@
 
 use super::{Answer, ApiError, App, CONTENT_DIGEST, answer};
 use crate::{
-    model::event::{EventBody, FlowRow},
-    registry::{
-        name::{Digest, Reference, RepositoryName},
-        storage::{ManifestRecord, StoredManifest},
-    },
+    name::{Digest, Reference, RepositoryName},
+    storage::{ManifestRecord, StoredManifest},
 };
+use aksim_model::event::{EventBody, FlowRow};
 use axum::body::Body;
 use http::{HeaderName, StatusCode, header, request::Parts};
 use jiff::Timestamp;

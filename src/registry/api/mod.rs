@@ -14,7 +14,7 @@ use super::{
     auth::{Authenticator, Fields},
     storage::{Storage, StorageError, Uploads},
 };
-use crate::runtime::recorder::Recorder;
+use aksim_runtime::recorder::Recorder;
 use axum::{body::Body, response::IntoResponse};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, uri::Authority};
 use route::Route;

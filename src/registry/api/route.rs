@@ -1,7 +1,7 @@
 //! Paths of the distribution specification. A repository's name may hold slashes, so paths are read from their end.
 
 use super::error::ApiError;
-use crate::registry::{
+use crate::{
     auth::{Access, Action},
     name::{Digest, Reference, RepositoryName, Tag},
     storage::UploadId,

@@ -1,7 +1,7 @@
 //! Uploads: in one request, in chunks, streamed, resumed, and mounts from other repositories.
 
 use super::{Answer, ApiError, App, CONTENT_DIGEST, answer};
-use crate::registry::{
+use crate::{
     auth::{Access, Action, AuthError, Fields},
     name::{Digest, RepositoryName},
     storage::{StorageError, UploadId, UploadSession},

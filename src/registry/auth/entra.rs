@@ -1,7 +1,7 @@
 //! Sign-in by Microsoft Entra ID: access tokens, and service principals by client id and secret.
 
 use super::{AcrRole, AuthError, Principal, Rights};
-use crate::runtime::oidc::{Claims, OidcConfig, TokenError, TokenVerifier};
+use aksim_runtime::oidc::{Claims, OidcConfig, TokenError, TokenVerifier};
 use serde::Deserialize;
 use std::time::Duration;
 

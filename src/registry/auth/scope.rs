@@ -1,6 +1,6 @@
 //! What a token allows: Docker's token scopes, and the roles of Azure that grant them.
 
-use crate::registry::name::RepositoryName;
+use crate::name::RepositoryName;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt};
 

@@ -1,7 +1,7 @@
 //! The registry's own tokens, signed ES256 with a key of its own.
 
 use super::{Access, Principal, Rights, TOKEN_USER};
-use crate::runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Garbage collection: content that no manifest needs and that nobody is about to use.
 
 use super::{Storage, StorageError, io_error, names_in, present, remove};
-use crate::registry::name::Digest;
+use crate::name::Digest;
 use std::{
     collections::HashSet,
     time::{Duration, SystemTime},

@@ -1,7 +1,7 @@
 //! Manifests, tags and referrers of a repository.
 
 use super::{Storage, StorageError, io_error, names_in, present, remove};
-use crate::registry::name::{Digest, Reference, RepositoryName, Tag};
+use crate::name::{Digest, Reference, RepositoryName, Tag};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

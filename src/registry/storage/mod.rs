@@ -22,7 +22,7 @@ pub use manifests::{ManifestRecord, StoredManifest, TagRecord};
 pub use uploads::{UploadId, UploadSession, Uploads};
 
 use super::name::{Digest, RepositoryName};
-use crate::runtime::files::{PRIVATE, create_private_dir, write_atomic};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use std::{
     fs::File,
     io,
@@ -52,7 +52,7 @@ pub enum StorageError {
     },
 }
 
-pub(in crate::registry) fn io_error(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> StorageError + use<> {
+pub(crate) fn io_error(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> StorageError + use<> {
     let doing = format!("{doing} {}", path.display());
     move |source| StorageError::Io { doing, source }
 }

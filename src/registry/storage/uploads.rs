@@ -1,10 +1,8 @@
 //! Uploads under way: hashed as they stream to disk, continued after a restart.
 
 use super::{Storage, StorageError, io_error, present};
-use crate::{
-    registry::name::{Digest, RepositoryName},
-    runtime::files::{PRIVATE, create_private_dir, write_atomic},
-};
+use crate::name::{Digest, RepositoryName};
+use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use std::{

@@ -1,7 +1,7 @@
 //! Calling side of the control API.
 
 use super::Info;
-use crate::model::{
+use aksim_model::{
     command::{Command, CommandReply},
     event::Event,
     log::{LogLine, LogQuery},

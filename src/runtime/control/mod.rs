@@ -2,11 +2,11 @@
 //!
 //! | request | answer |
 //! | - | - |
-//! | `GET /v1/world` | the [`World`](crate::model::world::World) now, JSON |
+//! | `GET /v1/world` | the [`World`](aksim_model::world::World) now, JSON |
 //! | `GET /v1/events` | server-sent events: `world` first and after a lag, then each `event` |
-//! | `GET /v1/logs?service=&tail=&follow=` | JSON lines of [`LogLine`](crate::model::log::LogLine) |
+//! | `GET /v1/logs?service=&tail=&follow=` | JSON lines of [`LogLine`](aksim_model::log::LogLine) |
 //! | `GET /v1/info` | process id, project folder and environment of the running aksim |
-//! | `POST /v1/commands` | [`Command`](crate::model::command::Command) in, [`CommandReply`](crate::model::command::CommandReply) out |
+//! | `POST /v1/commands` | [`Command`](aksim_model::command::Command) in, [`CommandReply`](aksim_model::command::CommandReply) out |
 //!
 //! The socket is 0600 in a 0700 folder: whoever can open it is the user who started aksim.
 

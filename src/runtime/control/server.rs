@@ -2,15 +2,13 @@
 
 use super::Info;
 use crate::{
-    model::{
-        command::{Command, CommandReply},
-        log::{LogLine, LogQuery},
-    },
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        http::{ConnectionInfo, serve_connection},
-        recorder::Recorder,
-    },
+    component::{Component, ComponentError, RunContext},
+    http::{ConnectionInfo, serve_connection},
+    recorder::Recorder,
+};
+use aksim_model::{
+    command::{Command, CommandReply},
+    log::{LogLine, LogQuery},
 };
 use async_trait::async_trait;
 use axum::{

@@ -1,7 +1,7 @@
 //! An Event of the cluster since the scenario began.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Event;
 use kube::{Api, api::ListParams};

@@ -1,7 +1,7 @@
 //! An answer over HTTP.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Run, ScenarioError, environment::ClientKind, steps::load::Target};
+use crate::{Run, ScenarioError, environment::ClientKind, steps::load::Target};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

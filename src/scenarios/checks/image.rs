@@ -1,10 +1,8 @@
 //! An image is in the environment's registry.
 
 use super::{Check, Verdict};
-use crate::{
-    runtime::net::azure_http_client,
-    scenarios::{Run, ScenarioError},
-};
+use crate::{Run, ScenarioError};
+use aksim_runtime::net::azure_http_client;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

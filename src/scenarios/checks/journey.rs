@@ -1,10 +1,8 @@
 //! The newest journey of a service: it was served, and how long it took.
 
 use super::{Check, Verdict};
-use crate::{
-    model::journey::JourneyOutcome,
-    scenarios::{Period, Run, ScenarioError},
-};
+use crate::{Period, Run, ScenarioError};
+use aksim_model::journey::JourneyOutcome;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -4,7 +4,7 @@ use super::{
     Check, Verdict,
     expected::{Expected, plain},
 };
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use futures::StreamExt;
 use jsonpath_rust::JsonPath;

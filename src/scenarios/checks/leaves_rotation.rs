@@ -1,7 +1,7 @@
 //! How long a pod that was broken still was in a Service's rotation.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Period, Run, ScenarioError};
+use crate::{Period, Run, ScenarioError};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

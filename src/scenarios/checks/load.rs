@@ -1,7 +1,7 @@
 //! Numbers of a load: failures, latency, how many requests there were.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Period, Run, ScenarioError};
+use crate::{Period, Run, ScenarioError};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Since its password was rotated a service has connected anew: none of its connections is older.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use mysql_async::{Conn, prelude::Queryable};
 use schemars::JsonSchema;

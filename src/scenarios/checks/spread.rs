@@ -1,7 +1,7 @@
 //! How evenly the requests of a load were spread over the pods that were to serve them.
 
 use super::{Check, Verdict};
-use crate::scenarios::{Run, ScenarioError, statistics};
+use crate::{Run, ScenarioError, statistics};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};

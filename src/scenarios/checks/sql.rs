@@ -1,7 +1,7 @@
 //! The answer of a service's database, asked over TLS as the service asks.
 
 use super::{Check, Verdict, expected::Expected};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use mysql_async::{Conn, Row, Value, prelude::Queryable};
 use schemars::JsonSchema;

@@ -1,12 +1,10 @@
 //! A token of the issuer for a user has the claims it must have.
 
 use super::{Check, Verdict};
-use crate::{
-    identity::DEVELOPMENT_PASSWORD,
-    model::endpoint::AzureName,
-    runtime::net::azure_http_client,
-    scenarios::{Run, ScenarioError},
-};
+use crate::{Run, ScenarioError};
+use aksim_identity::DEVELOPMENT_PASSWORD;
+use aksim_model::endpoint::AzureName;
+use aksim_runtime::net::azure_http_client;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use schemars::JsonSchema;

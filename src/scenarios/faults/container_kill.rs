@@ -1,10 +1,8 @@
 //! Kills the container of a pod, as a crash would; the kubelet restarts it.
 
 use super::{FaultKind, Victim, target::Pods};
-use crate::{
-    model::command::Command,
-    scenarios::{Run, ScenarioError},
-};
+use crate::{Run, ScenarioError};
+use aksim_model::command::Command;
 use async_trait::async_trait;
 use kube::ResourceExt;
 use rand::rngs::StdRng;

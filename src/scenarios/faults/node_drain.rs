@@ -1,7 +1,7 @@
 //! A node is cordoned and its pods are evicted, as `az aks` does before it takes a machine away.
 
 use super::{FaultKind, Victim, node_failure, target::Pods};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{

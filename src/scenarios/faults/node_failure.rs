@@ -1,10 +1,8 @@
 //! A node's machine loses its power: kubelet and containers are gone at once, nothing says goodbye.
 
 use super::{FaultKind, Victim, target::Pods};
-use crate::{
-    model::command::Command,
-    scenarios::{Run, ScenarioError},
-};
+use crate::{Run, ScenarioError};
+use aksim_model::command::Command;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use schemars::JsonSchema;

@@ -1,7 +1,7 @@
 //! Kills a pod: deleted without grace, as Chaos Mesh's `pod-kill`.
 
 use super::{FaultKind, Victim, target::Pods};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use kube::{ResourceExt, api::DeleteParams};
 use rand::rngs::StdRng;

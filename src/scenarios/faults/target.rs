@@ -1,6 +1,6 @@
 //! Whom a fault meets.
 
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
 use rand::{Rng, RngExt as _, rngs::StdRng};

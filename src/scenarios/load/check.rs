@@ -3,10 +3,8 @@
 //! fault, whose own schema is in its table.
 
 use super::tree::{Node, Tree};
-use crate::{
-    config::check::{Problem, nearest},
-    scenarios::{checks, faults, steps},
-};
+use crate::{checks, faults, steps};
+use aksim_config::check::{Problem, nearest};
 use serde_json::Value;
 use std::ops::Range;
 

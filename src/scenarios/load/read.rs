@@ -5,15 +5,13 @@ use super::{
     tree::{Tree, bytes},
 };
 use crate::{
-    config::check::{Problem, nearest},
-    scenarios::{
-        Budget, Fault, Needs, Period, Scenario, Step, checks,
-        checks::Check,
-        faults, steps,
-        steps::Action,
-        table::{arguments, schema_of},
-    },
+    Budget, Fault, Needs, Period, Scenario, Step, checks,
+    checks::Check,
+    faults, steps,
+    steps::Action,
+    table::{arguments, schema_of},
 };
+use aksim_config::check::{Problem, nearest};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Puts an object into the cluster for the time of the scenario.
 
 use super::Action;
-use crate::scenarios::{Run, ScenarioError, undo::Undo};
+use crate::{Run, ScenarioError, undo::Undo};
 use async_trait::async_trait;
 use kube::{
     ResourceExt,

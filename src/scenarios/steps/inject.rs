@@ -1,7 +1,7 @@
 //! Breaks things by the scenario's timeline, and makes them whole again.
 
 use super::Action;
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Starts and stops a load that goes on through the following steps.
 
 use super::Action;
-use crate::scenarios::{
+use crate::{
     Period, Run, ScenarioError,
     environment::{ClientKind, Door},
     traffic::{Load, LoadSpec},

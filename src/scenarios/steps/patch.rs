@@ -1,7 +1,7 @@
 //! Changes an object for the time of the scenario.
 
 use super::Action;
-use crate::scenarios::{
+use crate::{
     Run, ScenarioError,
     undo::{self, Undo},
 };

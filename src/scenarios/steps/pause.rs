@@ -1,7 +1,7 @@
 //! Lets time pass, for what is measured over time.
 
 use super::Action;
-use crate::scenarios::{Period, Run, ScenarioError};
+use crate::{Period, Run, ScenarioError};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Rolls a Deployment out again and again.
 
 use super::Action;
-use crate::scenarios::{Period, Run, ScenarioError};
+use crate::{Period, Run, ScenarioError};
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{

@@ -1,10 +1,8 @@
 //! Gives the database user of a service another password.
 
 use super::Action;
-use crate::{
-    model::{command::Command, ids::ServiceName},
-    scenarios::{Run, ScenarioError, checks::secrets::values},
-};
+use crate::{Run, ScenarioError, checks::secrets::values};
+use aksim_model::{command::Command, ids::ServiceName};
 use async_trait::async_trait;
 use mysql_async::{Conn, prelude::Queryable};
 use schemars::JsonSchema;

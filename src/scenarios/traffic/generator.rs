@@ -1,7 +1,7 @@
 //! Sends the requests.
 
 use super::{Record, Sample};
-use crate::scenarios::environment::Door;
+use crate::environment::Door;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -143,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_stands_still_is_asked_on_and_latency_counts_from_when_it_was_due() {
-        crate::runtime::pki::install_crypto_provider();
+        aksim_runtime::pki::install_crypto_provider();
         let (gate, started) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
         let (door, _server) = server(gate.clone(), started.clone()).await;
         let mut load = Load::start(LoadSpec { door, rate: 200.0, status: 200 });
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_is_a_failure() {
-        crate::runtime::pki::install_crypto_provider();
+        aksim_runtime::pki::install_crypto_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);

@@ -1,6 +1,6 @@
 //! What became of the requests.
 
-use crate::scenarios::statistics::percentile;
+use crate::statistics::percentile;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::{

@@ -1,7 +1,7 @@
 //! Flags of an instruction: `--name[=value]` before the arguments.
 
 use super::go_duration;
-use crate::images::dockerfile::{
+use crate::dockerfile::{
     error::{DockerfileError, Source, nearest},
     instruction::RunMount,
     lines::LogicalLine,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::kubernetes::schema::Schema;
+use crate::schema::Schema;
 
 fn writer(manager: &'static str, second: i64) -> Writer<'static> {
     Writer { manager, subresource: "", now: jiff::Timestamp::from_second(second).unwrap() }
@@ -180,6 +180,31 @@ mod laws {
         let containers = object["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap();
         containers.sort_by_key(|container| container["name"].as_str().unwrap().to_owned());
         object
+    }
+
+    fn of_containers(names: &[&str]) -> Value {
+        let mut object = deployment(0, "a");
+        object["metadata"]["labels"] = json!({});
+        object["spec"].as_object_mut().unwrap().remove("replicas");
+        object["spec"]["template"]["spec"]["containers"] =
+            names.iter().map(|name| json!({"name": name, "image": "q"})).collect();
+        object
+    }
+
+    /// What the laws below found once.
+    #[test]
+    fn another_order_of_keyed_items_is_no_change() {
+        let [first, second, third] = [&["b", "a", "c"][..], &["a", "b", "c"], &["b", "c", "a"]].map(of_containers);
+        let one = apply(deployments(), None, &first, writer("one", 0), false).unwrap();
+        let mut two = apply(deployments(), Some(&one), &second, writer("one", 1), false).unwrap();
+        two["metadata"].as_object_mut().unwrap().remove("managedFields");
+        two["metadata"].as_object_mut().unwrap().entry("labels").or_insert_with(|| json!({}));
+        assert_eq!(sorted(two), sorted(second.clone()));
+
+        let one = apply(deployments(), None, &second, writer("one", 0), true).unwrap();
+        let two = apply(deployments(), Some(&one), &of_containers(&["c"]), writer("two", 1), true).unwrap();
+        let three = apply(deployments(), Some(&two), &third, writer("one", 2), true).unwrap();
+        assert_eq!(three, apply(deployments(), Some(&three), &third, writer("one", 3), true).unwrap());
     }
 
     proptest! {

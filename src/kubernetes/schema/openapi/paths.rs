@@ -2,9 +2,9 @@
 
 use super::Dialect;
 use super::schemas::Schemas;
-use crate::kubernetes::patch::PatchKind;
-use crate::kubernetes::schema::builtin;
-use crate::kubernetes::schema::{GroupVersionKind, Resource, Verb};
+use crate::patch::PatchKind;
+use crate::schema::builtin;
+use crate::schema::{GroupVersionKind, Resource, Verb};
 use serde_json::{Map, Value, json};
 
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];

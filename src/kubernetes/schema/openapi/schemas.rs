@@ -1,8 +1,8 @@
 //! Definitions as named JSON schemas.
 
 use super::Dialect;
-use crate::kubernetes::schema::builtin;
-use crate::kubernetes::schema::definition::{Definition, Field, ListType, Reference, Shape};
+use crate::schema::builtin;
+use crate::schema::definition::{Definition, Field, ListType, Reference, Shape};
 use serde_json::{Map, Value, json};
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";

@@ -2,7 +2,7 @@
 
 use super::age::Age;
 use super::{Compute, Row, none_if_empty, plain};
-use crate::model::quantity;
+use aksim_model::quantity;
 use serde_json::Value;
 
 /// Cells by name.

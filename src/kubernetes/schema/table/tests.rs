@@ -1,5 +1,5 @@
 use super::*;
-use crate::kubernetes::schema::{ColumnSource, Schema};
+use crate::schema::{ColumnSource, Schema};
 
 static SCHEMA: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(Schema::builtin);
 

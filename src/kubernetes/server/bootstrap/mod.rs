@@ -5,7 +5,7 @@ use super::{
     api::{Api, InProcessUser},
     status::ApiError,
 };
-use crate::kubernetes::{
+use crate::{
     auth::{User, user::MASTERS},
     schema::GroupVersionKind,
     store::Key,

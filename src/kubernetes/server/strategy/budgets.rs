@@ -1,7 +1,7 @@
 //! PodDisruptionBudgets.
 
 use super::{Change, rollouts};
-use crate::kubernetes::server::status::Cause;
+use crate::server::status::Cause;
 use serde_json::Value;
 
 /// A budget says one of two numbers.

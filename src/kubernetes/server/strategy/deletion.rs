@@ -1,6 +1,6 @@
 //! How an object is removed: grace period, finalizers, propagation.
 
-use crate::kubernetes::server::verbs::delete::DeleteOptions;
+use crate::server::verbs::delete::DeleteOptions;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ fn finalizers(table: &str, live: &Value, options: &DeleteOptions) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubernetes::server::strategy::metadata::is_finished;
+    use crate::server::strategy::metadata::is_finished;
     use serde_json::json;
 
     fn pod() -> Value {

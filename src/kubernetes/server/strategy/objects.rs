@@ -1,7 +1,7 @@
 //! Smaller kinds: namespaces, secrets, config maps, bindings, volumes, signing requests, events.
 
 use super::{Change, Part};
-use crate::kubernetes::server::status::{ApiError, Cause};
+use crate::server::status::{ApiError, Cause};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 

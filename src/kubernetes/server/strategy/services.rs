@@ -1,7 +1,7 @@
 //! Services: addresses, node ports, what is wrong with one.
 
 use super::{Change, Part, names};
-use crate::kubernetes::server::{
+use crate::server::{
     addresses::{AddressError, ServiceAddresses},
     api::Api,
     status::{ApiError, Cause},

@@ -1,7 +1,8 @@
 //! Claims and persistent volumes: what must be given, what stays.
 
 use super::Change;
-use crate::{kubernetes::server::status::Cause, model::quantity::Amount};
+use crate::server::status::Cause;
+use aksim_model::quantity::Amount;
 use serde_json::Value;
 
 /// Access modes of volumes.

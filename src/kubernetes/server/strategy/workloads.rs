@@ -1,7 +1,7 @@
 //! Workloads: selectors, templates, jobs.
 
 use super::{Change, metadata, pods};
-use crate::kubernetes::server::{
+use crate::server::{
     selector::Selector,
     status::{ApiError, Cause},
 };

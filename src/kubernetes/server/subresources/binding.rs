@@ -1,6 +1,6 @@
 //! Binding a pod to a node.
 
-use crate::kubernetes::server::{
+use crate::server::{
     api::Call,
     response,
     status::ApiError,

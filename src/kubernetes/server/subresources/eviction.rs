@@ -1,6 +1,6 @@
 //! Evicting a pod, if its disruption budgets allow.
 
-use crate::kubernetes::{
+use crate::{
     server::{
         api::Call,
         response,
@@ -59,7 +59,7 @@ async fn note(call: &Call, target: &Target, key: &Key, mut pod: Arc<Object>) -> 
     const TYPE: &str = "DisruptionTarget";
     loop {
         let mut value = pod.value();
-        let now = crate::kubernetes::server::strategy::metadata::shown(Timestamp::now());
+        let now = crate::server::strategy::metadata::shown(Timestamp::now());
         let condition = json!({"type": TYPE, "status": "True", "reason": "EvictionByEvictionAPI",
             "message": "Eviction API: evicting", "lastProbeTime": null, "lastTransitionTime": now});
         let mut conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -161,8 +161,7 @@ async fn disrupt(call: &Call, pod: &Object, value: &Value, dry_run: bool) -> Res
         if !budget["status"]["disruptedPods"].is_object() {
             budget["status"]["disruptedPods"] = json!({});
         }
-        budget["status"]["disruptedPods"][pod.key.name()] =
-            crate::kubernetes::server::strategy::metadata::shown(Timestamp::now());
+        budget["status"]["disruptedPods"][pod.key.name()] = crate::server::strategy::metadata::shown(Timestamp::now());
         let write = Write {
             table: store.table(BUDGETS),
             key: object.key.clone(),

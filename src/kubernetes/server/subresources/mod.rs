@@ -13,7 +13,7 @@ use super::{
     target::Target,
     verbs,
 };
-use crate::kubernetes::{
+use crate::{
     auth::User,
     schema::{Resource, Verb},
     stream,

@@ -1,6 +1,6 @@
 //! `autoscaling/v1 Scale` of whatever has replicas.
 
-use crate::kubernetes::{
+use crate::{
     patch::PatchKind,
     schema::{Resource, Verb, resource::ScalePaths},
     server::{
@@ -50,7 +50,7 @@ pub async fn handle(call: &Call, target: &Target, paths: &ScalePaths, verb: Verb
             // Scale has no lists: strategic merge is merge.
             Some(patch) => {
                 let mut merged = before.clone();
-                crate::kubernetes::patch::merge(&mut merged, &patch.body);
+                crate::patch::merge(&mut merged, &patch.body);
                 merged
             }
             None => body.clone(),

@@ -1,6 +1,6 @@
 //! `TokenRequest`: a token for a service account, bound to its account and, if asked, to a pod.
 
-use crate::kubernetes::{
+use crate::{
     auth::tokens::{Bound, BoundObject, Claims, ISSUER},
     server::{
         api::Call,

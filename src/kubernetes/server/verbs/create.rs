@@ -1,7 +1,7 @@
 //! POST on a collection.
 
 use super::options::{self, WriteOptions};
-use crate::kubernetes::{
+use crate::{
     admission,
     auth::escalation,
     patch::apply::{self, Writer},

@@ -4,7 +4,7 @@ use super::{
     create::{Outcome, commit_error},
     list, update,
 };
-use crate::kubernetes::{
+use crate::{
     server::{
         api::Call,
         response,
@@ -152,7 +152,7 @@ pub async fn remove(call: &Call, target: &Target, key: &Key, options: &DeleteOpt
     loop {
         let object = call.api.store.get(target.table, key).ok_or_else(|| target.not_found(name))?;
         options.holds(target, &object)?;
-        crate::kubernetes::admission::delete(call, target, key)?;
+        crate::admission::delete(call, target, key)?;
         let live = target.decode(&object)?;
         let Some(value) = deletion::begin(&target.table_name, &live, options, Timestamp::now()) else {
             // It is being removed already, and nothing about that changes.
@@ -164,11 +164,11 @@ pub async fn remove(call: &Call, target: &Target, key: &Key, options: &DeleteOpt
         }
         let last: &Value = if gone { &live } else { &value };
         let committed = if gone {
-            let write = crate::kubernetes::store::Write {
+            let write = crate::store::Write {
                 table: target.table,
                 key: key.clone(),
-                expect: crate::kubernetes::store::Expect::Revision(object.revision),
-                change: crate::kubernetes::store::Change::Delete(target.draft(last)?),
+                expect: crate::store::Expect::Revision(object.revision),
+                change: crate::store::Change::Delete(target.draft(last)?),
             };
             call.api.store.commit(write).await
         } else {

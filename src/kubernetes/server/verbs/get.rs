@@ -1,6 +1,6 @@
 //! GET on an object.
 
-use crate::kubernetes::server::{api::Call, response, status::ApiError, target::Target};
+use crate::server::{api::Call, response, status::ApiError, target::Target};
 use axum::body::Body;
 use http::{Response, StatusCode};
 

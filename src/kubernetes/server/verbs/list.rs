@@ -1,6 +1,6 @@
 //! GET on a collection: items and revision from one moment.
 
-use crate::kubernetes::{
+use crate::{
     codec::Representation,
     schema::{Resource, table::partial_metadata},
     server::{
@@ -170,8 +170,8 @@ pub fn shaped(
                 "metadata": metadata, "items": items})
         }
     };
-    let encoded = crate::kubernetes::codec::encode(call.accept.media, &list, call.accept.pretty)
-        .map_err(crate::kubernetes::server::api::codec_error)?;
+    let encoded =
+        crate::codec::encode(call.accept.media, &list, call.accept.pretty).map_err(crate::server::api::codec_error)?;
     Ok(response::large(call, call.accept.media.as_str(), encoded.into()))
 }
 

@@ -1,6 +1,6 @@
 //! Parameters that all writes share, and the body of a write.
 
-use crate::kubernetes::{
+use crate::{
     schema::{GroupVersionKind, fields},
     server::{api::Call, status::ApiError, target::Target},
 };

@@ -5,7 +5,7 @@ use super::{
     options::{self, WriteOptions},
     update::{self, Part, Proposal},
 };
-use crate::kubernetes::{
+use crate::{
     codec,
     patch::{self, PatchError, PatchKind, apply},
     server::{

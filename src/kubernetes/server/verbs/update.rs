@@ -4,7 +4,7 @@ use super::{
     create::{Outcome, commit_error},
     options::{self, WriteOptions},
 };
-use crate::kubernetes::{
+use crate::{
     admission,
     auth::escalation,
     patch::apply::{self, Writer},
@@ -22,7 +22,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 use std::sync::Arc;
 
-pub use crate::kubernetes::server::strategy::Part;
+pub use crate::server::strategy::Part;
 
 /// Replaces the object, or the part of it that a subresource is, by the body.
 pub async fn handle(call: &Call, target: &Target, part: Part) -> Result<Response<Body>, ApiError> {

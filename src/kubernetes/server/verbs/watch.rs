@@ -1,7 +1,7 @@
 //! Watches: exact resume, bookmarks, initial events (WatchList), selectors, tables.
 
 use super::list::{revision, selection};
-use crate::kubernetes::{
+use crate::{
     codec::Representation,
     schema::table::partial_metadata,
     server::{api::Call, response, selector::Selection, status::ApiError, target::Target},
@@ -94,7 +94,7 @@ struct Watch {
     bookmark_at: Instant,
     deadline: Instant,
     seen: u64,
-    table: crate::kubernetes::store::TableId,
+    table: crate::store::TableId,
     ended: bool,
 }
 
@@ -173,7 +173,7 @@ impl Watch {
 
 /// Writes events in the representation that the client asked for.
 struct Encoder {
-    api: Arc<crate::kubernetes::server::api::Api>,
+    api: Arc<crate::server::api::Api>,
     target: Target,
     call: Call,
     stored: bool,

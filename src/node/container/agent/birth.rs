@@ -1,7 +1,7 @@
 //! How the agent comes to be: namespaces, user mapping, detaching from whoever started it.
 
 use super::{Agent, AgentConfig, Birth, exit_now};
-use crate::node::container::{userns, wire::IdMapping};
+use crate::container::{userns, wire::IdMapping};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},

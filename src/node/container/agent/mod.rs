@@ -7,7 +7,7 @@
 mod birth;
 mod sandbox;
 
-use crate::node::container::{
+use crate::container::{
     image::unpack,
     netlink::Netlink,
     shim,
@@ -111,7 +111,7 @@ impl Agent {
             listener: wire::listen(&socket_path(state))?,
             connections: Vec::new(),
             sandboxes: BTreeMap::new(),
-            overlay: crate::node::container::launch::overlay::works(state, ids),
+            overlay: crate::container::launch::overlay::works(state, ids),
             config,
             ids,
             node_net: File::open("/proc/self/ns/net")?,

@@ -1,7 +1,7 @@
 //! A pod's namespaces and its end of the network.
 
 use super::{Agent, exit_now};
-use crate::node::container::{
+use crate::container::{
     netlink::{Netlink, VethPeer},
     wire::SandboxSetup,
 };

@@ -4,7 +4,7 @@ use super::{
     for_this_machine,
     store::{BlobSource, MAX_DOCUMENT, digest_of},
 };
-use crate::model::image_ref::ImageRef;
+use aksim_model::image_ref::ImageRef;
 use async_trait::async_trait;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use std::{

@@ -5,16 +5,14 @@ use super::{
     store::{BlobSource, MAX_DOCUMENT, digest_of},
 };
 use crate::{
-    model::{
-        endpoint::AzureName,
-        image_ref::{DEFAULT_REGISTRY, ImageRef},
-    },
-    node::{
-        container::config::ContainerRuntimeConfig,
-        runtime::{RegistryCredentials, RuntimeError},
-    },
-    runtime::pki::install_crypto_provider,
+    container::config::ContainerRuntimeConfig,
+    runtime::{RegistryCredentials, RuntimeError},
 };
+use aksim_model::{
+    endpoint::AzureName,
+    image_ref::{DEFAULT_REGISTRY, ImageRef},
+};
+use aksim_runtime::pki::install_crypto_provider;
 use async_trait::async_trait;
 use futures::StreamExt;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};

@@ -1,19 +1,17 @@
 //! Images of this environment over the blobs and layers that all environments share.
 
 use crate::{
-    model::{endpoint::AzureName, image_ref::ImageRef},
-    node::{
-        container::{
-            client::{AgentClient, io_error},
-            config::ContainerRuntimeConfig,
-            launch::overlay::Overlay,
-            record,
-            wire::{AgentRequest, IdMapping, Reply},
-        },
-        runtime::{ImageStatus, RegistryCredentials, RuntimeError},
+    container::{
+        client::{AgentClient, io_error},
+        config::ContainerRuntimeConfig,
+        launch::overlay::Overlay,
+        record,
+        wire::{AgentRequest, IdMapping, Reply},
     },
-    runtime::files::{self, create_private_dir},
+    runtime::{ImageStatus, RegistryCredentials, RuntimeError},
 };
+use aksim_model::{endpoint::AzureName, image_ref::ImageRef};
+use aksim_runtime::files::{self, create_private_dir};
 use async_trait::async_trait;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use parking_lot::Mutex;
@@ -78,7 +76,7 @@ fn digits(digest: &str) -> Result<&str, String> {
 }
 
 impl ImageStore {
-    pub(in crate::node::container) fn open(
+    pub(in crate::container) fn open(
         config: &ContainerRuntimeConfig,
         agent: Arc<AgentClient>,
     ) -> Result<Self, RuntimeError> {
@@ -110,11 +108,11 @@ impl ImageStore {
         })
     }
 
-    pub(in crate::node::container) fn set_azure_names(&self, names: Vec<AzureName>) {
+    pub(in crate::container) fn set_azure_names(&self, names: Vec<AzureName>) {
         self.registries.set_azure_names(&names);
     }
 
-    pub(in crate::node::container) fn set_credentials(&self, registry: &str, credentials: RegistryCredentials) {
+    pub(in crate::container) fn set_credentials(&self, registry: &str, credentials: RegistryCredentials) {
         self.registries.set_credentials(registry, credentials);
     }
 

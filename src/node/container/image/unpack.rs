@@ -1,7 +1,7 @@
 //! A layer from its blob to a folder that overlayfs can mount. Runs in a worker of the agent,
 //! which has the ids that the files belong to.
 
-use crate::node::container::{
+use crate::container::{
     launch::{fd_path, open_in},
     wire::IdMapping,
 };
@@ -252,7 +252,7 @@ impl Writer {
         {
             return fd.try_clone();
         }
-        let found = crate::node::container::launch::make_target(&self.root, path, true)?;
+        let found = crate::container::launch::make_target(&self.root, path, true)?;
         if !std::fs::metadata(fd_path(&found))?.is_dir() {
             return Err(refuse("an entry below a file"));
         }

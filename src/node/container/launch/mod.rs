@@ -8,7 +8,7 @@ pub mod user;
 
 pub use rootfs::{make_target, open_in};
 
-use crate::node::container::wire::IdMapping;
+use crate::container::wire::IdMapping;
 use nix::{
     sched::{CloneFlags, setns, unshare},
     unistd::Pid,

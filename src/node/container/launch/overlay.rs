@@ -1,7 +1,7 @@
 //! A container's root from read-only layers and a writable one.
 
 use super::{LaunchError, doing, fd_path};
-use crate::node::container::wire::IdMapping;
+use crate::container::wire::IdMapping;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -39,7 +39,7 @@ pub fn mount_root(overlay: &Overlay, directory: &Path, ids: IdMapping) -> Result
     std::fs::create_dir_all(&root).map_err(doing("make the root folder"))?;
     if overlay.copy {
         for layer in &overlay.layers {
-            crate::node::container::image::copy::layer(&overlay.layers_dir.join(layer), &root)
+            crate::container::image::copy::layer(&overlay.layers_dir.join(layer), &root)
                 .map_err(doing(format!("copy layer {layer}")))?;
         }
         return Ok(root);

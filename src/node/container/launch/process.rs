@@ -1,7 +1,7 @@
 //! The last steps before `execve`: terminal, limits, user, capabilities.
 
 use super::{Bundle, Inside, LaunchError, Streams, doing, user};
-use crate::node::container::{userns, wire::IdMapping};
+use crate::container::{userns, wire::IdMapping};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::{
     errno::Errno,

@@ -6,7 +6,7 @@ mod log;
 mod serve;
 mod streams;
 
-use crate::node::container::{
+use crate::container::{
     agent::exit_now,
     launch::{Bundle, Inside, LaunchError, Streams, doing},
     wire::{self, IdMapping, Reply},
@@ -99,7 +99,7 @@ pub fn run(starter: BorrowedFd<'_>, directory: &Path, ids: IdMapping) -> io::Res
     let state = Reply::State { started_nanos: shim.started.as_nanosecond() };
     // The starter may have been killed meanwhile; the container runs on all the same.
     let _ = wire::send(starter, &state, &[shim.pidfd.as_fd()]);
-    crate::node::container::agent::close_one(starter.as_raw_fd());
+    crate::container::agent::close_one(starter.as_raw_fd());
     shim.look_after()
 }
 
@@ -246,7 +246,7 @@ impl Shim {
             oom_killed: code != 0 && kills > self.oom_before,
         };
         let text = serde_json::to_vec(&record)?;
-        crate::runtime::files::write_atomic(&self.bundle.directory.join("exit.json"), &text, 0o600)
+        aksim_runtime::files::write_atomic(&self.bundle.directory.join("exit.json"), &text, 0o600)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests to a shim: signals, log rotation, attach, exec.
 
 use super::{Shim, connect_exec, give_up, hear, streams::Kind, sync_pair, with_terminal};
-use crate::node::container::{
+use crate::container::{
     launch::LaunchError,
     wire::{self, Reply, ShimRequest},
 };

@@ -1,7 +1,7 @@
 //! exec and attach: WebSocket channels or SPDY streams.
 
 use super::{Api, ContainerPath, Refusal, find, flag, query, upgrade};
-use crate::node::{
+use crate::{
     runtime::{ContainerState, ExecSpec, RuntimeError, Session},
     streaming::{
         remote_command::{self, Peer},

@@ -1,7 +1,7 @@
 //! Container logs: reading CRI's format, following it across rotation until the container ends.
 
 use super::{Api, ContainerPath, Refusal, find, flag, query};
-use crate::node::runtime::{ContainerState, ContainerStatus, NodeRuntime, RuntimeEvent};
+use crate::runtime::{ContainerState, ContainerStatus, NodeRuntime, RuntimeEvent};
 use axum::{
     body::Body,
     extract::{Path, Request, State},

@@ -7,7 +7,7 @@ mod stats;
 mod upgrade;
 
 use super::{shared::Shared, table::PodView};
-use crate::runtime::{
+use aksim_runtime::{
     http::{ConnectionInfo, serve as serve_http},
     pki::{Pki, PkiError},
 };

@@ -1,7 +1,7 @@
 //! Port-forward into a pod's own network namespace.
 
 use super::{Api, Refusal, find, upgrade};
-use crate::node::streaming::{port_forward, port_forward_channels as channels, spdy};
+use crate::streaming::{port_forward, port_forward_channels as channels, spdy};
 use axum::{
     extract::{Path, Request, State},
     http::StatusCode,

@@ -1,7 +1,7 @@
 //! Use of resources: `/stats/summary` and `/metrics/resource`.
 
 use super::Api;
-use crate::node::{
+use crate::{
     kubelet::{shared::Shared, table::PodView},
     runtime::{ContainerState, Usage},
 };

@@ -1,7 +1,7 @@
 //! From a request to a stream: SPDY/3.1 or a WebSocket.
 
 use super::{Api, Refusal};
-use crate::node::streaming::spdy::PROTOCOL;
+use crate::streaming::spdy::PROTOCOL;
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, WebSocketUpgrade},

@@ -1,10 +1,8 @@
 //! Volumes that are claims: the persistent volume that the claim is bound to, as a folder.
 
 use super::{Prepared, VolumeError, host_path, ownership};
-use crate::node::{
-    kubelet::shared::Shared,
-    volumes::{DISK_DRIVER, FILE_DRIVER},
-};
+use crate::kubelet::shared::Shared;
+use aksim_runtime::volumes::{DISK_DRIVER, FILE_DRIVER};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::Api;
 use std::path::PathBuf;

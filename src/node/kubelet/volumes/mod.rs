@@ -146,7 +146,7 @@ fn kind(volume: &Volume) -> &'static str {
 fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> std::io::Result<()> {
     std::fs::create_dir_all(path)?;
     if source.medium.as_deref() == Some("Memory") {
-        let limit = source.size_limit.as_ref().and_then(|q| crate::model::quantity::parse_units(&q.0).ok());
+        let limit = source.size_limit.as_ref().and_then(|q| aksim_model::quantity::parse_units(&q.0).ok());
         mount_memory(path, limit)?;
     }
     ownership::share(path, group)

@@ -1,7 +1,7 @@
 //! Mounts of a container: its volumes, the files the kubelet keeps for it, the trust bundle.
 
 use super::Prepared;
-use crate::node::{
+use crate::{
     kubelet::{env::expand, shared::Shared},
     runtime::Mount,
 };
@@ -16,10 +16,10 @@ const TRUST_PATHS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
 /// What `SSL_CERT_FILE` names.
-pub(in crate::node::kubelet) const TRUST_FILE: &str = TRUST_PATHS[0];
+pub(in crate::kubelet) const TRUST_FILE: &str = TRUST_PATHS[0];
 
 /// All mounts of a container in order; the message of an error becomes the container's status.
-pub(in crate::node::kubelet) fn mounts(
+pub(in crate::kubelet) fn mounts(
     shared: &Shared,
     pod: &Pod,
     container: &Container,

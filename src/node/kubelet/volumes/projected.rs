@@ -6,7 +6,7 @@ use super::{
     atomic::{File, Payload},
     token::TokenSource,
 };
-use crate::node::kubelet::{
+use crate::kubelet::{
     downward,
     objects::{Handle, ObjectError},
     shared::Shared,

@@ -1,7 +1,7 @@
 //! Towards running: sandbox, volumes, images, containers in their order.
 
 use super::{Done, Need, Worker};
-use crate::node::kubelet::{
+use crate::kubelet::{
     backoff::go_duration,
     events::Kind,
     images::{self, ImageFailure},
@@ -10,7 +10,7 @@ use crate::node::kubelet::{
     starting::{self, Start},
     volumes::Volumes,
 };
-use crate::node::runtime::ImageStatus;
+use crate::runtime::ImageStatus;
 use std::time::Duration;
 use tokio::time::Instant;
 

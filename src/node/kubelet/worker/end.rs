@@ -1,7 +1,7 @@
 //! Towards the end: preStop, stop signal, grace, kill, final status, removal.
 
 use super::{Done, Ending, Need, Worker};
-use crate::node::kubelet::{
+use crate::kubelet::{
     events::Kind,
     pod::{self, Role},
     slot::Op,

@@ -1,7 +1,7 @@
 //! Telling others: status to the API, the pod's view to the kubelet's own server.
 
 use super::{Done, Ending, Need, STATUS_RETRY, Worker};
-use crate::node::{
+use crate::{
     kubelet::{
         pod::Role,
         slot::{Op, Slot},

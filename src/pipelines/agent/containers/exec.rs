@@ -2,14 +2,10 @@
 
 use super::{JobContainers, needs::ContainerName};
 use crate::{
-    pipelines::{
-        agent::process::{
-            AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output, signal_marked,
-        },
-        logging::mask::SecretMasker,
-    },
-    runtime::files::{PRIVATE, write_atomic},
+    agent::process::{AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output, signal_marked},
+    logging::mask::SecretMasker,
 };
+use aksim_runtime::files::{PRIVATE, write_atomic};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{Api, api::AttachParams};
 use nix::sys::signal::Signal;

@@ -1,6 +1,6 @@
 //! Which containers a job needs.
 
-use crate::pipelines::plan::{Container, ContainerRef, Job, Step};
+use crate::plan::{Container, ContainerRef, Job, Step};
 use serde_json::Value;
 use std::{collections::BTreeMap, fmt};
 
@@ -161,11 +161,10 @@ fn of_azure(container: &Container) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipelines::plan::{Legs, Uses, Work};
+    use crate::plan::{Legs, Uses, Work};
 
     fn job(container: Option<ContainerRef>, services: &[(&str, ContainerRef)]) -> Job {
-        let json =
-            serde_json::json!({"name": "j", "work": {"steps": []}, "location": crate::pipelines::Location::default()});
+        let json = serde_json::json!({"name": "j", "work": {"steps": []}, "location": crate::Location::default()});
         let mut job: Job = serde_json::from_value(json).unwrap();
         assert!(job.legs == Legs::default() && job.uses == Uses::default() && matches!(job.work, Work::Steps(_)));
         job.container = container;

@@ -1,6 +1,6 @@
 //! Ports of containers on this machine.
 
-use crate::runtime::net::{SharedDialer, listen_loopback};
+use aksim_runtime::net::{SharedDialer, listen_loopback};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{net::TcpListener, task::JoinSet};
 

@@ -1,6 +1,6 @@
 //! What is not as in Azure.
 
-use crate::pipelines::error::Location;
+use crate::error::Location;
 use serde::{Deserialize, Serialize};
 
 /// How a construct or task stands here.

@@ -1,7 +1,7 @@
 //! Jobs.
 
 use super::{Container, Deployment, Late, Step, Variable};
-use crate::pipelines::error::Location;
+use crate::error::Location;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

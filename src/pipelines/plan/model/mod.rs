@@ -17,7 +17,7 @@ pub use resources::{Container, OtherResource, Repository, Resources};
 pub use step::{Action, Checkout, Step, StepTarget, TaskCall};
 pub use trigger::{Filter, Schedule, Trigger};
 
-use crate::pipelines::error::Location;
+use crate::error::Location;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

@@ -1,7 +1,7 @@
 //! What a pipeline uses from elsewhere.
 
 use super::Trigger;
-use crate::pipelines::error::Location;
+use crate::error::Location;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;

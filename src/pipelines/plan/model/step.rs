@@ -1,7 +1,7 @@
 //! Steps.
 
 use super::Late;
-use crate::pipelines::error::Location;
+use crate::error::Location;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Deployment jobs.
 
 use super::{Inherited, Reader};
-use crate::pipelines::{
+use crate::{
     plan::{Action, Deployment, DeploymentStrategy, Environment, Hook, Hooks, Step, TaskCall, tasks},
     template::{Lazy, Map, Variables},
     yaml::{Kind, Mark},

@@ -1,7 +1,7 @@
 //! Jobs.
 
 use super::{Inherited, Reader};
-use crate::pipelines::{
+use crate::{
     error::Location,
     expression::{Slot, runtime_text},
     plan::{Action, Checkout, Container, ContainerRef, Job, Legs, Pool, Step, Uses, Work},
@@ -213,7 +213,7 @@ impl Reader<'_> {
         self.loader.error(mark, format!("A strategy is one of: {}", names.join(", ")));
     }
 
-    fn matrix(&mut self, value: &Lazy, max_parallel: Option<crate::pipelines::plan::Late<u32>>) -> Legs {
+    fn matrix(&mut self, value: &Lazy, max_parallel: Option<crate::plan::Late<u32>>) -> Legs {
         let Some(value) = self.loader.resolved(value) else { return Legs::Single };
         if matches!(value.node.kind, Kind::Scalar(..)) {
             let text = self.loader.text(&value).unwrap_or_default();
@@ -226,7 +226,7 @@ impl Reader<'_> {
         let Some(mut map) = self.loader.map(&value) else { return Legs::Single };
         let mut legs = IndexMap::new();
         for entry in map.rest() {
-            if !crate::pipelines::plan::is_name(&entry.key) {
+            if !crate::plan::is_name(&entry.key) {
                 let message = format!(
                     "The matrix configuration name {} is not valid. Valid names may only contain alphanumeric \
                      characters and '_' and may not start with a number.",

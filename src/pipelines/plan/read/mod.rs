@@ -11,7 +11,7 @@ mod triggers;
 mod variables;
 
 use super::{Gap, Plan, Pool, Standing, TemplateSource, graph};
-use crate::pipelines::{
+use crate::{
     error::PipelineError,
     expression::Value,
     fidelity,

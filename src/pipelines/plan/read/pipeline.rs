@@ -1,7 +1,7 @@
 //! The pipeline itself.
 
 use super::{Inherited, Reader};
-use crate::pipelines::{
+use crate::{
     plan::{Plan, Resources, Stage, Trigger, Variable},
     template::{FileRef, Lazy, Map, Variables},
     yaml::Node,
@@ -85,7 +85,7 @@ impl Reader<'_> {
     ) -> Content {
         let mut content = Content::default();
         if let Some(value) = map.take("variables") {
-            content.variables = self.variables(&value, variables, crate::pipelines::expression::Slot::PipelineVariable);
+            content.variables = self.variables(&value, variables, crate::expression::Slot::PipelineVariable);
         }
         let mut inherited = above.clone();
         let pool = map.take("pool");

@@ -1,7 +1,7 @@
 //! `resources`.
 
 use super::Reader;
-use crate::pipelines::{
+use crate::{
     plan::{Container, OtherResource, Repository, Resources},
     template::{Lazy, Map},
     yaml::Mark,
@@ -58,9 +58,9 @@ impl Reader<'_> {
     /// Items of a sequence in which no expression is allowed.
     fn plain_items(&mut self, value: &Lazy) -> Vec<Lazy> {
         let items = self.loader.items(value);
-        if let crate::pipelines::yaml::Kind::Sequence(nodes) = &value.node.kind {
+        if let crate::yaml::Kind::Sequence(nodes) = &value.node.kind {
             for node in nodes {
-                if let crate::pipelines::yaml::Kind::Mapping(entries) = &node.kind {
+                if let crate::yaml::Kind::Mapping(entries) = &node.kind {
                     for (key, _) in entries.iter().filter(|(key, _)| key.scalar().is_some_and(|k| k.contains("${{"))) {
                         self.loader.error(&key.mark, "A template expression is not allowed in this context");
                     }

@@ -1,7 +1,7 @@
 //! Texts, switches, numbers, lists and conditions.
 
 use super::Reader;
-use crate::pipelines::{
+use crate::{
     expression::{Slot, check, runtime_text},
     plan::{Filter, Late},
     template::{Lazy, Map},

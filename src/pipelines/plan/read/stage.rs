@@ -1,7 +1,7 @@
 //! Stages.
 
 use super::{Inherited, Reader};
-use crate::pipelines::{
+use crate::{
     error::Location,
     expression::Slot,
     plan::{Job, Stage},

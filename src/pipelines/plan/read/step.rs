@@ -1,7 +1,7 @@
 //! Steps: tasks, and the shortcuts for them.
 
 use super::Reader;
-use crate::pipelines::{
+use crate::{
     error::Location,
     expression::Slot,
     plan::{Action, Checkout, Standing, Step, StepTarget, TaskCall, is_name, tasks},
@@ -147,7 +147,7 @@ impl Reader<'_> {
             if !seen.insert(name.to_lowercase()) {
                 let message =
                     format!("The step name {name} appears more than once. Step names must be unique within a job.");
-                self.loader.errors.push(crate::pipelines::PipelineError::new(step.location.clone(), message));
+                self.loader.errors.push(crate::PipelineError::new(step.location.clone(), message));
             }
         }
         steps
@@ -280,7 +280,7 @@ impl Reader<'_> {
             workspace_repo: self.late_flag(map, "workspaceRepo"),
         };
         for (used, construct) in [
-            (checkout.lfs == Some(crate::pipelines::plan::Late::Known(true)), "checkout: lfs"),
+            (checkout.lfs == Some(crate::plan::Late::Known(true)), "checkout: lfs"),
             (checkout.fetch_filter.is_some(), "checkout: fetchFilter"),
         ] {
             if used {

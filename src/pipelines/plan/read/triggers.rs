@@ -1,7 +1,7 @@
 //! `trigger`, `pr`, `schedules`.
 
 use super::Reader;
-use crate::pipelines::{
+use crate::{
     plan::{Schedule, Trigger},
     template::Lazy,
     yaml::Kind,

@@ -1,7 +1,7 @@
 //! `variables:` at every level.
 
 use super::Reader;
-use crate::pipelines::{
+use crate::{
     expression::{Slot, Value, property, runtime_text, same_text},
     plan::Variable,
     template::{Entry, Lazy, Variables, continues_chain},

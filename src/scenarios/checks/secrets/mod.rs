@@ -7,7 +7,7 @@ mod search;
 pub use search::{Needles, values};
 
 use super::{Check, Verdict};
-use crate::scenarios::{Run, ScenarioError};
+use crate::{Run, ScenarioError};
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;

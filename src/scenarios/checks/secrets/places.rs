@@ -1,7 +1,7 @@
 //! Where is looked.
 
 use super::search::Needles;
-use crate::scenarios::{Environment, ScenarioError};
+use crate::{Environment, ScenarioError};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
     Api, ResourceExt,

@@ -1,6 +1,6 @@
 //! Which values are secret, and looking for them in bytes.
 
-use crate::scenarios::ScenarioError;
+use crate::ScenarioError;
 use aho_corasick::AhoCorasick;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;

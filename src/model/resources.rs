@@ -1,6 +1,6 @@
 //! What pods ask for and are bounded by, summed up as the scheduler and quotas count it.
 
-use crate::model::quantity::Amount;
+use crate::quantity::Amount;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

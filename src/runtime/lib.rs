@@ -9,3 +9,4 @@ pub mod oidc;
 pub mod pki;
 pub mod recorder;
 pub mod supervisor;
+pub mod volumes;

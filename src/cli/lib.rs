@@ -33,11 +33,11 @@ use std::{ffi::OsString, io::Write as _, process::ExitCode};
 /// Runs aksim with the given arguments, program name first.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     // Subcommands of the container runtime fork: they run before any thread exists.
-    if let Some(code) = crate::node::container::reexec(arguments.get(1..).unwrap_or_default()) {
+    if let Some(code) = aksim_node::container::reexec(arguments.get(1..).unwrap_or_default()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     // git starts this program as a hook, by the hook's name.
-    if let Some(code) = crate::git::run_hook(&arguments) {
+    if let Some(code) = aksim_git::run_hook(&arguments) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
     }
     let cli = match Cli::try_parse_from(arguments) {
@@ -70,7 +70,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
-    crate::runtime::pki::install_crypto_provider();
+    aksim_runtime::pki::install_crypto_provider();
     let context = Context::new(cli.project, cli.verbose);
     match cli.verb {
         Verb::Init(args) => init::run(&args),
@@ -97,7 +97,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Verb::Scenario(args) => scenario::run(&context, args).await,
         Verb::Demo(args) => demo::run(args).await,
         Verb::Schema => {
-            output::text(&(serde_json::to_string_pretty(&crate::config::json_schema()).map_err(Failure::other)? + "\n"))
+            output::text(&(serde_json::to_string_pretty(&aksim_config::json_schema()).map_err(Failure::other)? + "\n"))
         }
         Verb::Version(args) => version(args),
         Verb::Completion(args) => completion(&args),

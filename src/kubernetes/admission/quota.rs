@@ -4,23 +4,22 @@
 //! store are held in a ledger: both are looked at under one short lock, so that writes side by
 //! side never pass a quota together. (kube-apiserver counts in `status.used` instead, which lags.)
 
-pub mod usage;
-
 use crate::{
-    kubernetes::{
-        server::{
-            status::ApiError,
-            strategy::{Change, Part},
-        },
-        store::{Key, State},
+    server::{
+        status::ApiError,
+        strategy::{Change, Part},
     },
-    model::quantity::Amount,
+    store::{Key, State},
+};
+use aksim_model::{
+    quantity::Amount,
+    quota::{self as usage, hard, used},
+    resources::{self, Amounts},
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
-use usage::Amounts;
 
 /// An object on its way to the store.
 struct Reserved {
@@ -96,27 +95,9 @@ pub fn reserve(change: &Change<'_>, value: &Value) -> Result<Reservation, ApiErr
     Ok(Reservation(Some((api.quota.clone(), id))))
 }
 
-/// `spec.hard` of a quota.
-pub fn hard(quota: &Value) -> Amounts {
-    let amounts = quota["spec"]["hard"].as_object().into_iter().flatten();
-    amounts.filter_map(|(name, value)| Some((name.clone(), Amount::of(value)?))).collect()
-}
-
 fn concerns(quota: &Value, table: &str, object: &Value) -> bool {
     hard(quota).keys().any(|name| usage::counted_table(name) == Some(table))
         && usage::in_scope(&quota["spec"], table, object)
-}
-
-/// Adds up what objects count for in a quota; an object that is met again counts once, with the
-/// larger of its amounts: it is in the store and in the ledger for a moment.
-pub fn used(quota: &Value, table: &str, objects: impl Iterator<Item = (Key, Value)>, now: Timestamp) -> Amounts {
-    let mut by_key: HashMap<Key, Amounts> = HashMap::new();
-    for (key, object) in objects.filter(|(_, object)| usage::in_scope(&quota["spec"], table, object)) {
-        super::resources::raise(by_key.entry(key).or_default(), &usage::of(table, &object, now));
-    }
-    let mut total = Amounts::new();
-    by_key.values().for_each(|amounts| usage::add(&mut total, amounts));
-    total
 }
 
 /// Checks one object against one quota that counts it.
@@ -148,7 +129,7 @@ fn check(
         return Ok(());
     }
     let mut held = used(quota, table, others, now);
-    usage::add(&mut held, &before);
+    resources::add(&mut held, &before);
     let passed = |name: &&String| amount(&held, name).plus(amount(&more, name)).nanos() > amount(&hard, name).nanos();
     let exceeded: Vec<&String> = more.keys().filter(passed).collect();
     if exceeded.is_empty() {

@@ -11,14 +11,12 @@ mod watch;
 
 pub use routes::{Backend, Match, RouteTable};
 
-use crate::{
-    model::{endpoint::AzureName, event::EventBody, event::FlowRow},
-    runtime::{
-        component::{Component, ComponentError, RunContext},
-        http::serve,
-        net::SharedDialer,
-        pki::{Pki, PkiError},
-    },
+use aksim_model::{endpoint::AzureName, event::EventBody, event::FlowRow};
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    http::serve,
+    net::SharedDialer,
+    pki::{Pki, PkiError},
 };
 use async_trait::async_trait;
 use std::{net::SocketAddr, sync::Arc};

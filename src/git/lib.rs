@@ -36,7 +36,7 @@ pub use statuses::{CommitStatus, NewStatus, StatusState};
 pub use tokens::TokenRecord;
 pub use webhooks::{Attempt, ContentType, Delivery, DeliveryState, Hook, HookSpec, RetryPolicy, signature};
 
-use crate::runtime::{
+use aksim_runtime::{
     component::{Component, ComponentError, RunContext},
     files::create_private_dir,
     http::serve,

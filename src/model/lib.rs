@@ -10,4 +10,6 @@ pub mod journey;
 pub mod log;
 pub mod pipeline;
 pub mod quantity;
+pub mod quota;
+pub mod resources;
 pub mod world;

@@ -13,7 +13,7 @@ pub use auth::{AcrRole, AdminCredentials, EntraConfig, RoleAssignment};
 pub use name::{Digest, NameError, Reference, RepositoryName, Tag};
 pub use storage::{Collected, StorageError};
 
-use crate::runtime::{
+use aksim_runtime::{
     component::{Component, ComponentError, RunContext},
     files::{PRIVATE, create_private_dir, write_atomic},
     http::serve,

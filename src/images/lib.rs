@@ -71,7 +71,7 @@ impl ImageBuilder {
     pub fn new(config: ImageBuilderConfig) -> Result<Self, BuildError> {
         for folder in ["steps", "layers", "mounts", "work"] {
             let path = config.cache_dir.join(folder);
-            crate::runtime::files::create_private_dir(&path).map_err(error::io_error("make", &path))?;
+            aksim_runtime::files::create_private_dir(&path).map_err(error::io_error("make", &path))?;
         }
         let store = ImageStore::open(&config.cache_dir.join("images"))?;
         let client = RegistryClient::new(config.http, config.credentials);

@@ -24,7 +24,7 @@ pub use error::{DISK_FULL_HINT, SimulatorError, is_disk_full};
 pub use start::{KubeconfigTarget, Options, Simulator};
 pub use state::{Kept, StateError, load as load_kept};
 
-use crate::config::home::Home;
+use aksim_config::home::Home;
 use std::path::Path;
 
 /// Removes what an environment that is not running has left: containers, mounts, namespaces,
@@ -40,7 +40,7 @@ pub async fn clean_up(home: &Home, exe: &Path, purge: bool) -> Result<(), Simula
     nodes::teardown(home, exe, state.id()).await?;
     if let Some((path, previous)) = state.kubeconfig() {
         let name = start::context_name(home);
-        crate::cluster::kubeconfig::remove(path, &name, previous.as_deref())?;
+        aksim_cluster::kubeconfig::remove(path, &name, previous.as_deref())?;
     }
     if purge {
         std::fs::remove_dir_all(home.root())

@@ -2,7 +2,7 @@
 //!
 //! [`Directory`] holds who and what there is (users, groups, applications) with stable object
 //! ids; [`Issuer`] serves discovery, keys, sign-in and tokens over HTTPS; others meet it over
-//! that protocol alone, verifying tokens with [`crate::runtime::oidc`].
+//! that protocol alone, verifying tokens with [`aksim_runtime::oidc`].
 //!
 //! What differs from Entra ID, on purpose:
 //! * endpoints meant for a browser are announced at `https://localhost:PORT`, since the browser

@@ -37,9 +37,9 @@ pub mod service_account;
 pub mod statefulset;
 pub mod volume;
 
-use crate::{
-    node::volumes::VolumeFolders,
-    runtime::component::{Component, ComponentError, RunContext},
+use aksim_runtime::{
+    component::{Component, ComponentError, RunContext},
+    volumes::VolumeFolders,
 };
 use async_trait::async_trait;
 use error::ControllerError;

@@ -10,4 +10,3 @@ pub mod runtime;
 pub mod streaming;
 #[cfg(test)]
 mod testing;
-pub mod volumes;

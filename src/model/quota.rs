@@ -1,12 +1,13 @@
 //! What an object counts for in quotas, and which quotas count it. Pure; the admission plug-in and
 //! the controller that writes `status.used` both count by it.
 
-use super::super::resources;
-use crate::model::quantity::Amount;
+use crate::{
+    quantity::Amount,
+    resources::{self, Amounts, add},
+};
 use jiff::Timestamp;
 use serde_json::Value;
-
-pub use super::super::resources::{Amounts, add};
+use std::{collections::HashMap, hash::Hash};
 
 /// Suffix of resources that count one storage class: `NAME.storageclass.storage.k8s.io/…`.
 const OF_CLASS: &str = ".storageclass.storage.k8s.io/";
@@ -34,6 +35,29 @@ pub fn counted_table(resource: &str) -> Option<&str> {
     let of_pods = ["pods", "cpu", "memory", "ephemeral-storage"].contains(&resource)
         || ["requests.", "limits.", "hugepages-"].iter().any(|start| resource.starts_with(start));
     of_pods.then_some("pods")
+}
+
+/// `spec.hard` of a quota.
+pub fn hard(quota: &Value) -> Amounts {
+    let amounts = quota["spec"]["hard"].as_object().into_iter().flatten();
+    amounts.filter_map(|(name, value)| Some((name.clone(), Amount::of(value)?))).collect()
+}
+
+/// Adds up what objects count for in a quota; an object that is met again counts once, with the
+/// larger of its amounts: it is in the store and in the ledger for a moment.
+pub fn used<K: Eq + Hash>(
+    quota: &Value,
+    table: &str,
+    objects: impl Iterator<Item = (K, Value)>,
+    now: Timestamp,
+) -> Amounts {
+    let mut by_key: HashMap<K, Amounts> = HashMap::new();
+    for (key, object) in objects.filter(|(_, object)| in_scope(&quota["spec"], table, object)) {
+        resources::raise(by_key.entry(key).or_default(), &of(table, &object, now));
+    }
+    let mut total = Amounts::new();
+    by_key.values().for_each(|amounts| add(&mut total, amounts));
+    total
 }
 
 /// What an object counts for, by the names that quotas use.
