@@ -162,7 +162,7 @@ fn kill_9_loses_no_acknowledged_write() {
     let mut acknowledged: HashMap<String, u64> = HashMap::new();
     for round in 0..6 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kubernetes::store::tests::kill_9_loses_no_acknowledged_write", "--nocapture"])
+            .args(["--exact", "store::tests::kill_9_loses_no_acknowledged_write", "--nocapture"])
             .env(CRASH_DIR, dir.path())
             .stdout(Stdio::piped())
             .spawn()
