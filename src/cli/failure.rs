@@ -1,4 +1,4 @@
-//! Errors as people see them, and the exit codes of DESIGN §4.
+//! Errors as people see them, and the exit codes that the docs of the crate `aksim` list.
 
 use aksim_config::ConfigError;
 use aksim_runtime::control::ControlError;

@@ -1,4 +1,4 @@
-//! Merging our context into a kubeconfig, and taking it out again (DESIGN §2 principle 6).
+//! Merging our context into a kubeconfig, and taking it out again.
 
 use aksim_runtime::files::{PRIVATE, create_private_dir, write_atomic};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Every path aksim uses (DESIGN §4).
+//! Every path aksim uses.
 
 use aksim_model::ids::EnvironmentName;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The Git host: what GitHub is in the mirrored data flow (rows 1 and 2 of DESIGN §1).
+//! The Git host: what GitHub is in the mirrored data flow (rows 1 and 2).
 //!
 //! Bare repositories at `https://127.0.0.1:PORT/ORGANIZATION/REPOSITORY.git` over smart HTTP,
 //! personal and Entra access tokens, protected branches, webhooks, commit statuses, and the part

@@ -1,4 +1,4 @@
-//! The embedded control plane: a Kubernetes API server without etcd (DESIGN §6).
+//! The embedded control plane: a Kubernetes API server without etcd.
 
 pub mod admission;
 pub mod auth;

@@ -55,7 +55,7 @@ pub enum ServiceState {
     Failed,
 }
 
-/// A row of the mirrored data flow (DESIGN §1).
+/// A row of the mirrored data flow (the docs of the crate `aksim`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowRow {
@@ -89,7 +89,7 @@ impl FlowRow {
         FlowRow::Store,
         FlowRow::Administer,
     ];
-    /// The row's number in DESIGN §1, from 1.
+    /// The number of the row, from 1.
     pub fn number(self) -> usize {
         self as usize + 1
     }

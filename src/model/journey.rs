@@ -1,4 +1,4 @@
-//! A journey: one change from its cause to the first request it serves (DESIGN §4).
+//! A journey: one change from its cause to the first request it serves.
 
 use super::ids::{JourneyId, ServiceName};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Scenarios: one YAML file is a demonstration, a test and a lab (DESIGN §8).
+//! Scenarios: one YAML file is a demonstration, a test and a lab.
 //!
 //! [`load`] reads and checks a file, [`run`] carries it out against a running environment, through what
 //! a user has too: the control API, the Kubernetes API, HTTP through the ingress and SQL over TLS.

@@ -1,4 +1,4 @@
-//! Holds what cargo cannot say of DESIGN §3: a crate depends on crates of lower floors alone, so that the
+//! Holds what cargo cannot say of the map in `src/lib.rs`: a crate depends on crates of lower floors alone, so that the
 //! servers never know each other and meet over their protocols, as they do in Azure.
 
 use std::{collections::BTreeMap, path::Path};
@@ -50,7 +50,7 @@ fn dependencies_go_down_only() {
     let members = manifests();
     assert_eq!(members.len(), FLOORS.iter().map(|floor| floor.len()).sum::<usize>(), "FLOORS and src/ differ");
     for (name, dependencies) in &members {
-        let own = floor(name).unwrap_or_else(|| panic!("{name} has no floor in DESIGN §3"));
+        let own = floor(name).unwrap_or_else(|| panic!("{name} has no floor"));
         let only = ONLY.iter().find(|(narrow, _)| narrow == name).map(|(_, may)| *may);
         for other in dependencies {
             let below = floor(other).is_some_and(|floor| floor < own);

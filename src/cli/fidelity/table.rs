@@ -43,7 +43,7 @@ pub enum Detect {
 /// One feature.
 #[derive(Debug, Serialize)]
 pub struct Entry {
-    /// Area of DESIGN §3.
+    /// Area: a module of the map of `src/lib.rs`.
     pub area: &'static str,
     /// The feature, in the field's words.
     pub feature: &'static str,

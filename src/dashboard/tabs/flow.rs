@@ -1,4 +1,4 @@
-//! The data flow of DESIGN §1 as a live picture: who stands where, and what last passed.
+//! The mirrored data flow as a live picture: who stands where, and what last passed.
 
 use super::View;
 use crate::{

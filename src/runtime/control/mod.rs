@@ -1,4 +1,4 @@
-//! The control API: HTTP on a Unix socket of the state folder (DESIGN §4).
+//! The control API: HTTP on a Unix socket of the state folder.
 //!
 //! | request | answer |
 //! | - | - |
