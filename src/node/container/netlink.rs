@@ -32,7 +32,7 @@ pub struct VethPeer<'a> {
     pub ip: IpAddr,
 }
 
-/// A pod's hardware address follows from its IPv4 address, as CNI's plugins have had it: who has
+/// A hardware address that follows from the IPv4 address, as CNI's plugins have had it: who has
 /// talked to the last pod of that address would send to the old one for many seconds.
 fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
@@ -73,12 +73,15 @@ impl Netlink {
         found.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// Makes a bridge and takes it up.
+    /// Makes a bridge and takes it up. Its hardware address is its own, by `gateway`, the address that it
+    /// will have: without one it takes the least of its ports', another whenever a pod comes or goes, and
+    /// the answers of pods that know the former one are lost.
     ///
     /// # Errors
     /// `EEXIST` when the name is taken.
-    pub fn add_bridge(&mut self, name: &str) -> io::Result<u32> {
-        self.create(RouteNetlinkMessage::NewLink(LinkBridge::new(name).up().build()))?;
+    pub fn add_bridge(&mut self, name: &str, gateway: Ipv4Addr) -> io::Result<u32> {
+        let bridge = LinkBridge::new(name).up().address(hardware_address(gateway).to_vec());
+        self.create(RouteNetlinkMessage::NewLink(bridge.build()))?;
         self.index(name)
     }
 

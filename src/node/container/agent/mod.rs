@@ -98,7 +98,7 @@ impl Agent {
         let mut netlink = Netlink::open()?;
         let loopback = netlink.index("lo")?;
         netlink.up(loopback)?;
-        let bridge = netlink.add_bridge(BRIDGE)?;
+        let bridge = netlink.add_bridge(BRIDGE, config.gateway)?;
         netlink.add_address(bridge, IpAddr::V4(config.gateway), config.pod_prefix)?;
         netlink.add_local_range(loopback, config.service_network, config.service_prefix)?;
         sandbox::write_sysctl("net.ipv4.ip_forward", "1")?;

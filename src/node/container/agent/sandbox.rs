@@ -109,11 +109,12 @@ impl Agent {
             let _ = waitpid(pid, None);
         }
         let Some((veth, ip)) = sandbox.veth else { return Ok(()) };
-        self.netlink.remove(&veth)?;
-        match ip {
+        // Before the link goes: whoever connects in between is refused, not kept waiting.
+        let unreachable = match ip {
             IpAddr::V4(ip) => self.netlink.set_unreachable(ip),
             IpAddr::V6(_) => Ok(()),
-        }
+        };
+        self.netlink.remove(&veth).and(unreachable)
     }
 }
 
