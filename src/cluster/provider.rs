@@ -1,4 +1,4 @@
-//! The contract between an environment and the cluster that its workloads run in (DESIGN §3, §7).
+//! The contract between an environment and the cluster that its workloads run in.
 //!
 //! What every cluster has is used through its API, and is no part of the contract. What each has its own way
 //! to is: how it comes up and goes, how it is reached, and what is done to it from below its API.
