@@ -6,5 +6,6 @@ pub mod apply;
 pub mod kubeconfig;
 pub mod manifests;
 pub mod pod_failure;
+pub mod processes;
 pub mod provider;
 pub mod rollout;

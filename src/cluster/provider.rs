@@ -15,6 +15,7 @@ use aksim_runtime::{
 };
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
+use nix::sys::signal::Signal;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -105,7 +106,7 @@ pub trait ClusterProvider: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ProviderError::Unknown`] for what is not there.
-    async fn inject(&self, fault: Fault) -> Result<String, ProviderError>;
+    async fn intervene(&self, intervention: Intervention) -> Result<String, ProviderError>;
 }
 
 /// Where a cluster lives, and whose it is.
@@ -201,7 +202,7 @@ pub enum Extent {
 
 /// What is done to a cluster from below its API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum Intervention {
     /// Cut or restore the power of the machine under a node, and wait until it is down, or runs again.
     Power {
         /// Name of the node.
@@ -213,6 +214,13 @@ pub enum Fault {
     KillContainer {
         /// Id, without the scheme that pod statuses put before it.
         id: String,
+    },
+    /// Send a signal to every process in a container that has a mark, `NAME=value`, in its environment.
+    Signal {
+        /// The mark.
+        mark: String,
+        /// The signal.
+        signal: Signal,
     },
 }
 

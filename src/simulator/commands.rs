@@ -1,7 +1,7 @@
 //! Carries out what clients of the control API ask for.
 
 use crate::objects::{self, ServiceSecret};
-use aksim_cluster::provider::{ClusterProvider, Fault};
+use aksim_cluster::provider::{ClusterProvider, Intervention};
 use aksim_database::{Credentials, PasswordRotation};
 use aksim_devloop::plan::Plan;
 use aksim_model::{
@@ -42,8 +42,8 @@ pub async fn serve(mut requests: mpsc::Receiver<CommandRequest>, commands: Comma
                 Ok("stopping".into())
             }
             Command::RotateDatabasePassword { service } => commands.rotate_password(&service).await,
-            Command::KillContainer { id } => commands.inject(Fault::KillContainer { id }).await,
-            Command::NodePower { node, on } => commands.inject(Fault::Power { node, on }).await,
+            Command::KillContainer { id } => commands.intervene(Intervention::KillContainer { id }).await,
+            Command::NodePower { node, on } => commands.intervene(Intervention::Power { node, on }).await,
         };
         // Who asked may be gone; what was asked is done all the same.
         let _ = reply.send(answer.map(|message| CommandReply { message, journeys: Vec::new() }));
@@ -70,8 +70,8 @@ impl Commands {
         Ok(format!("the password of schema {schema} is new; Secret {name} has it"))
     }
 
-    async fn inject(&self, fault: Fault) -> Result<String, String> {
-        self.cluster.inject(fault).await.map_err(|e| e.to_string())
+    async fn intervene(&self, intervention: Intervention) -> Result<String, String> {
+        self.cluster.intervene(intervention).await.map_err(|e| e.to_string())
     }
 }
 

@@ -91,6 +91,7 @@ impl PipelineService {
             dialer: access.dialer,
             environment: ground.state.id().to_owned(),
             kubeconfig: Some(ground.home.kubeconfig()),
+            provider: self.cluster.clone(),
         });
         settings.groups = asked.variable_groups.iter().map(|(name, values)| (name.clone(), group(values))).collect();
         Ok(settings)

@@ -8,7 +8,9 @@ use crate::{
 use aksim::{
     cluster::{
         kubeconfig,
-        provider::{Access, ClusterKind, ClusterProvider, Extent, Fault, Place, ProviderError, RegistryLogin, Wiring},
+        provider::{
+            Access, ClusterKind, ClusterProvider, Extent, Intervention, Place, ProviderError, RegistryLogin, Wiring,
+        },
     },
     config::{home::Home, project},
     runtime::{net::azure_http_client, pki, pki::Pki, recorder::Recorder, supervisor::Supervisor},
@@ -17,13 +19,14 @@ use aksim::{
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::{Api, Client, ResourceExt, api::PostParams};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 use tokio::{
@@ -32,6 +35,9 @@ use tokio::{
     time::timeout,
 };
 
+/// Environment variable, and value, by which the processes of the pod are found: another in each run.
+const NAME: &str = "AKSIM_IT_PROVIDER";
+static VALUE: LazyLock<String> = LazyLock::new(|| format!("{:016x}", rand::random::<u64>()));
 /// What anything may take on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// After which a server that is asked counts as gone.
@@ -146,6 +152,7 @@ async fn served(client: &Client, access: &Access) -> Pod {
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {
         "terminationGracePeriodSeconds": 0,
         "containers": [{"name": "web", "image": IMAGE, "imagePullPolicy": "Never",
+            "env": [{"name": NAME, "value": *VALUE}],
             "command": ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/srv"]}]}});
     let pods = Api::<Pod>::namespaced(client.clone(), "default");
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
@@ -166,25 +173,40 @@ async fn running(client: &Client, access: &Access) -> Pod {
 
 async fn faults(cluster: &dyn ClusterProvider, client: &Client, access: &Access, pod: &Pod) {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap();
-    let missing = [Fault::KillContainer { id: "0123".into() }, Fault::Power { node: "no-such-node".into(), on: false }];
-    for fault in missing {
-        let error = cluster.inject(fault).await.unwrap_err();
+    let missing = [
+        Intervention::KillContainer { id: "0123".into() },
+        Intervention::Power { node: "no-such-node".into(), on: false },
+    ];
+    for intervention in missing {
+        let error = cluster.intervene(intervention).await.unwrap_err();
         assert!(matches!(error, ProviderError::Unknown { .. }), "{error}");
     }
+    // What nobody is marked with, nobody gets.
+    let signal = Intervention::Signal { mark: format!("{NAME}=nobody"), signal: Signal::SIGKILL };
+    cluster.intervene(signal).await.unwrap();
+    assert_eq!(page(access, pod).await, None);
     let restarts = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].restart_count;
     let container =
         |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].container_id.clone();
     let id = container(pod).unwrap().split_once("://").unwrap().1.to_owned();
-    cluster.inject(Fault::KillContainer { id }).await.unwrap();
+    cluster.intervene(Intervention::KillContainer { id }).await.unwrap();
     let again = eventually("the container is started again", async || {
         let now = running(client, access).await;
         (restarts(&now) > restarts(pod) && container(&now) != container(pod)).then_some(now)
     })
     .await;
 
-    cluster.inject(Fault::Power { node: node.clone(), on: false }).await.unwrap();
+    let signal = Intervention::Signal { mark: format!("{NAME}={}", *VALUE), signal: Signal::SIGKILL };
+    cluster.intervene(signal).await.unwrap();
+    let again = eventually("the container is started after a signal", async || {
+        let now = running(client, access).await;
+        (container(&now) != container(&again)).then_some(now)
+    })
+    .await;
+
+    cluster.intervene(Intervention::Power { node: node.clone(), on: false }).await.unwrap();
     assert_eq!(answer(access, &again).await, None, "a pod outlives the power of its node");
-    cluster.inject(Fault::Power { node, on: true }).await.unwrap();
+    cluster.intervene(Intervention::Power { node, on: true }).await.unwrap();
     running(client, access).await;
 }
 

@@ -9,8 +9,10 @@ use crate::{
 };
 use aksim_cluster::{
     kubeconfig::{Context, User},
+    processes::signal_marked,
     provider::{
-        AKS_SERVER_APPLICATION, Access, Bound, ClusterProvider, Extent, Fault, Place, ProviderError, Reduction, Wiring,
+        AKS_SERVER_APPLICATION, Access, Bound, ClusterProvider, Extent, Intervention, Place, ProviderError, Reduction,
+        Wiring,
     },
 };
 use aksim_kubernetes::{ApiServer, ApiServerConfig};
@@ -177,13 +179,18 @@ impl ClusterProvider for EmbeddedCluster {
         self.runtime.put_file(id, path, content).await.map_err(ProviderError::part)
     }
 
-    async fn inject(&self, fault: Fault) -> Result<String, ProviderError> {
-        match fault {
-            Fault::Power { node, on } => {
+    async fn intervene(&self, intervention: Intervention) -> Result<String, ProviderError> {
+        match intervention {
+            Intervention::Power { node, on } => {
                 self.power.get().ok_or(ProviderError::NotStarted)?.switch(&node, on).await?;
                 Ok(format!("node {node} has {} power", if on { "its" } else { "no" }))
             }
-            Fault::KillContainer { id } => self.kill_container(&id).await,
+            Intervention::KillContainer { id } => self.kill_container(&id).await,
+            Intervention::Signal { mark, signal } => {
+                // The containers' processes are processes of this machine.
+                let met = signal_marked(&mark, signal).await;
+                Ok(format!("{signal} is sent to {} process(es)", met.len()))
+            }
         }
     }
 }
