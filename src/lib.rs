@@ -24,9 +24,10 @@
 //! | 3 | [`ingress`] | L7 front door on loopback |
 //! | 3 | [`dashboard`] | terminal dashboard; sees floors 1 and 2 only, as any client of the control API does |
 //! | 4 | [`controllers`] | kube-rs controllers and the scheduler |
-//! | 4 | [`cluster`] | what is done to a cluster through the Kubernetes API |
+//! | 4 | [`cluster`] | what is done to a cluster through the Kubernetes API; the contract of its providers |
 //! | 5 | [`devloop`] | watch, plan, cycle: the inner loop |
 //! | 5 | [`pipelines`] | Azure Pipelines: `azure-pipelines.yml` → plan → run |
+//! | 6 | `cluster/providers/*` | clusters that workloads may run in, a crate each, behind [`cluster::provider`]; seen by [`simulator`] alone |
 //! | 6 | [`scenarios`] | scenario files: load → run; steps, checks, faults |
 //! | 7 | [`simulator`] | composition root: builds and wires the components of an environment |
 //! | 8 | [`cli`] | command line |
@@ -99,6 +100,8 @@
 //! | to add | write | and name it in | held by |
 //! | - | - | - | - |
 //! | a Kubernetes resource | its `[[resource]]` in `src/kubernetes/schema/resources.toml` | nothing else | `cargo test -p aksim-kubernetes` |
+//! | a cluster provider | the crate `src/cluster/providers/NAME/` with a [`cluster::provider::ClusterKind`] | [`simulator::PROVIDERS`] and [`config::project::CLUSTER_PROVIDERS`], once it is a dependency | `contract` in `tests/it/provider.rs` |
+//! | a part of an environment | `src/simulator/NAME.rs` with a `Part`, or a `Server` of a component | the list in `src/simulator/start.rs` | `tests/it/environment.rs` |
 //! | a controller | `src/controllers/NAME.rs` with `register` and `reconcile`; decisions in a pure `plan` | the list in `src/controllers/lib.rs` | `tests/it/controllers.rs` |
 //! | a pipeline task | `src/pipelines/steps/NAME.rs` with a [`pipelines::steps::Task`]; inputs and versions in `src/pipelines/plan/tasks.toml` | its row in `src/pipelines/steps/mod.rs` | the tests of that file |
 //! | a fault, check or step of scenarios | `src/scenarios/{faults,checks,steps}/NAME.rs` | its row in the `TABLE` of that folder's `mod.rs` | `cargo test -p aksim-scenarios` |

@@ -100,16 +100,17 @@ pub fn merge(path: &Path, context: &Context) -> Result<Option<String>, Kubeconfi
 }
 
 /// Takes our context out. If it is the current one, `previous` becomes current when it still
-/// exists, else none.
+/// exists, else none. A file without it is not written.
 ///
 /// # Errors
 /// [`KubeconfigError`]; the file is then as it was.
 pub fn remove(path: &Path, name: &str, previous: Option<&str>) -> Result<(), KubeconfigError> {
-    if !path.exists() {
+    // Looked at before the lock too, which is a file: the disk may be full.
+    if read(path)?.is_none_or(|config| !names(&config, name)) {
         return Ok(());
     }
     change(path, |config| {
-        for list in ["clusters", "contexts", "users"] {
+        for list in LISTS {
             if let Some(entries) = config[list].as_array_mut() {
                 entries.retain(|entry| entry["name"] != name);
             }
@@ -128,20 +129,33 @@ fn change<T>(path: &Path, edit: impl FnOnce(&mut Value) -> T) -> Result<T, Kubec
         create_private_dir(parent).map_err(file)?;
     }
     let _lock = Lock::take(path)?;
-    let mut config = match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => serde_saphyr::from_str::<Value>(&text)
-            .map_err(|e| KubeconfigError::Malformed { path: path.to_owned(), message: e.to_string() })?,
-        Ok(_) => empty(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => empty(),
-        Err(error) => return Err(file(error)),
-    };
-    if !config.is_object() {
-        return Err(KubeconfigError::Malformed { path: path.to_owned(), message: "not a mapping".into() });
-    }
+    let mut config = read(path)?.unwrap_or_else(empty);
     let result = edit(&mut config);
     write_atomic(path, to_yaml(&config).as_bytes(), PRIVATE).map_err(file)?;
     Ok(result)
 }
+
+/// What the file says; `None` where there is none, or nothing in it.
+fn read(path: &Path) -> Result<Option<Value>, KubeconfigError> {
+    let malformed = |message: String| KubeconfigError::Malformed { path: path.to_owned(), message };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => text,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(KubeconfigError::File { path: path.to_owned(), source }),
+    };
+    let config = serde_saphyr::from_str::<Value>(&text).map_err(|e| malformed(e.to_string()))?;
+    if config.is_object() { Ok(Some(config)) } else { Err(malformed("not a mapping".into())) }
+}
+
+/// Whether something in the file is called `name`.
+fn names(config: &Value, name: &str) -> bool {
+    let entries = LISTS.iter().filter_map(|list| config[*list].as_array()).flatten();
+    config["current-context"] == name || entries.into_iter().any(|entry| entry["name"] == name)
+}
+
+/// Where a context leaves its parts.
+const LISTS: [&str; 3] = ["clusters", "contexts", "users"];
 
 fn empty() -> Value {
     json!({"apiVersion": "v1", "kind": "Config", "preferences": {}, "clusters": [], "contexts": [], "users": [],
@@ -247,6 +261,20 @@ mod tests {
         let restored: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let original: Value = serde_saphyr::from_str(before).unwrap();
         assert_eq!(restored, original);
+    }
+
+    /// Another program may hold the lock, and the disk may be full: there is nothing to do.
+    #[test]
+    fn what_has_been_given_back_is_not_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let before = "kind: Config # theirs\ncurrent-context: work\n";
+        std::fs::write(&path, before).unwrap();
+        std::fs::write(dir.path().join("config.lock"), "").unwrap();
+        remove(&path, "aksim-shop", None).unwrap();
+        remove(&dir.path().join("missing"), "aksim-shop", None).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        assert!(!dir.path().join("missing").exists());
     }
 
     #[test]

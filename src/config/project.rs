@@ -17,6 +17,9 @@ use std::{
 /// File name of a project.
 pub const FILE_NAME: &str = "aksim.toml";
 
+/// What `[cluster] provider` may be: those that the simulator has.
+pub const CLUSTER_PROVIDERS: &[&str] = &["embedded"];
+
 /// A validated project.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -24,6 +27,8 @@ pub struct Config {
     pub name: EnvironmentName,
     /// Folder of `aksim.toml`.
     pub root: PathBuf,
+    /// The cluster that it runs in, one of [`CLUSTER_PROVIDERS`].
+    pub provider: String,
     /// Kubernetes minor version asked for.
     pub kubernetes: String,
     /// Node pools, at least one.
@@ -216,10 +221,7 @@ impl Validator<'_> {
 
     fn project(&mut self, project: raw::Project, root: &Path) -> Config {
         self.dns_label(&project.name, "name");
-        if project.cluster.provider != "embedded" {
-            let message = format!("cluster provider `{}` is not available in this release", project.cluster.provider);
-            self.problem(&project.cluster.provider, message, Some("use provider = \"embedded\""));
-        }
+        self.provider(&project.cluster.provider);
         if project.cluster.kubernetes != "1.36" {
             let message = format!("the embedded cluster is Kubernetes 1.36, not `{}`", project.cluster.kubernetes);
             self.problem(&project.cluster.kubernetes, message, Some("use kubernetes = \"1.36\""));
@@ -243,6 +245,7 @@ impl Validator<'_> {
         Config {
             name: EnvironmentName::new(project.name),
             root: root.to_owned(),
+            provider: project.cluster.provider,
             kubernetes: project.cluster.kubernetes,
             node_pools,
             registry,
@@ -264,6 +267,14 @@ impl Validator<'_> {
         if !is_dns_label(value) {
             let message = format!("`{key}`: `{value}` is not a DNS label");
             self.problem(value, message, Some("use lower-case letters, digits and hyphens, at most 63"));
+        }
+    }
+
+    fn provider(&mut self, asked: &str) {
+        if !CLUSTER_PROVIDERS.contains(&asked) {
+            let message = format!("cluster provider `{asked}` is not available in this release");
+            let known: Vec<String> = CLUSTER_PROVIDERS.iter().map(|known| format!("provider = \"{known}\"")).collect();
+            self.problem(asked, message, Some(&format!("use {}", known.join(" or "))));
         }
     }
 

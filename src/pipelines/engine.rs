@@ -5,6 +5,7 @@ use super::{
     environments::Environments,
     store::{RunStore, StoreError},
 };
+use aksim_cluster::provider::ClusterProvider;
 use aksim_images::ImageBuilder;
 use aksim_runtime::{net::SharedDialer, pki::Pki, recorder::Recorder};
 use parking_lot::Mutex;
@@ -61,6 +62,8 @@ pub struct ClusterConnection {
     pub environment: String,
     /// For kubectl and helm.
     pub kubeconfig: Option<PathBuf>,
+    /// Reaches processes in containers, which have no API.
+    pub provider: Arc<dyn ClusterProvider>,
 }
 
 impl ClusterConnection {

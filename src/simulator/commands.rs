@@ -1,19 +1,16 @@
 //! Carries out what clients of the control API ask for.
 
-use super::{
-    machines::PowerBoard,
-    objects::{self, ServiceSecret},
-};
+use crate::objects::{self, ServiceSecret};
+use aksim_cluster::provider::{ClusterProvider, Intervention};
 use aksim_database::{Credentials, PasswordRotation};
 use aksim_devloop::plan::Plan;
 use aksim_model::{
     command::{Command, CommandReply},
     ids::ServiceName,
 };
-use aksim_node::runtime::NodeRuntime;
 use aksim_runtime::control::CommandRequest;
 use futures::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +28,8 @@ pub struct Commands {
     pub secrets: Vec<ServiceSecret>,
     /// Passwords of the database, if there is one.
     pub rotation: Option<PasswordRotation>,
-    /// The containers.
-    pub runtime: Arc<dyn NodeRuntime>,
-    /// The machines under the nodes.
-    pub power: PowerBoard,
+    /// What is below the cluster's API.
+    pub cluster: Arc<dyn ClusterProvider>,
 }
 
 /// Takes commands until the environment stops.
@@ -47,11 +42,8 @@ pub async fn serve(mut requests: mpsc::Receiver<CommandRequest>, commands: Comma
                 Ok("stopping".into())
             }
             Command::RotateDatabasePassword { service } => commands.rotate_password(&service).await,
-            Command::KillContainer { id } => commands.kill_container(&id).await,
-            Command::NodePower { node, on } => {
-                let said = format!("node {node} has {} power", if on { "its" } else { "no" });
-                commands.power.switch(&node, on).await.map(|()| said)
-            }
+            Command::KillContainer { id } => commands.intervene(Intervention::KillContainer { id }).await,
+            Command::NodePower { node, on } => commands.intervene(Intervention::Power { node, on }).await,
         };
         // Who asked may be gone; what was asked is done all the same.
         let _ = reply.send(answer.map(|message| CommandReply { message, journeys: Vec::new() }));
@@ -78,12 +70,8 @@ impl Commands {
         Ok(format!("the password of schema {schema} is new; Secret {name} has it"))
     }
 
-    async fn kill_container(&self, id: &str) -> Result<String, String> {
-        let sandboxes = self.runtime.sandboxes().await.map_err(|e| e.to_string())?;
-        let found = sandboxes.iter().flat_map(|s| &s.containers).find(|c| c.id == id);
-        let container = found.ok_or_else(|| format!("there is no container {id}"))?;
-        self.runtime.stop_container(&container.id, Duration::ZERO).await.map_err(|e| e.to_string())?;
-        Ok(format!("container {} is killed", container.name))
+    async fn intervene(&self, intervention: Intervention) -> Result<String, String> {
+        self.cluster.intervene(intervention).await.map_err(|e| e.to_string())
     }
 }
 

@@ -1,14 +1,12 @@
 //! Why an environment does not come up.
 
 use crate::StateError;
-use aksim_cluster::{kubeconfig::KubeconfigError, manifests::ManifestError};
+use aksim_cluster::{kubeconfig::KubeconfigError, manifests::ManifestError, provider::ProviderError};
 use aksim_database::DatabaseError;
 use aksim_git::GitError;
 use aksim_identity::IdentityError;
 use aksim_images::BuildError;
 use aksim_ingress::IngressError;
-use aksim_kubernetes::ApiServerError;
-use aksim_node::runtime::RuntimeError;
 use aksim_registry::RegistryError;
 use aksim_runtime::{net::HttpClientError, pki::PkiError, supervisor::SupervisorError};
 use std::io;
@@ -40,15 +38,12 @@ pub enum SimulatorError {
     /// The database server.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The container runtime.
-    #[error("node: {0}")]
-    Node(#[from] RuntimeError),
-    /// Kubelet, service proxy or DNS.
+    /// The cluster's provider.
     #[error(transparent)]
-    NodePart(#[from] NodeError),
-    /// The API server.
-    #[error(transparent)]
-    ApiServer(#[from] ApiServerError),
+    Provider(#[from] ProviderError),
+    /// There is no such provider.
+    #[error("cluster provider `{0}` is not available in this release")]
+    NoProvider(String),
     /// The image builder.
     #[error(transparent)]
     Images(#[from] BuildError),
@@ -97,7 +92,7 @@ impl SimulatorError {
     /// Next step for the user.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Node(RuntimeError::Unsupported { hint, .. }) => Some(hint.clone()),
+            Self::Provider(error) if error.hint().is_some() => error.hint().map(str::to_owned),
             error if is_disk_full(error) => Some(DISK_FULL_HINT.into()),
             Self::State(StateError::Running { .. }) => Some("`aksim status` shows it, `aksim down` stops it".into()),
             Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
@@ -113,7 +108,8 @@ impl SimulatorError {
     /// Whether the machine lacks something, rather than aksim or the project being wrong.
     pub fn is_environment(&self) -> bool {
         match self {
-            Self::Port { .. } | Self::Node(RuntimeError::Unsupported { .. }) | Self::Events(_) => true,
+            Self::Port { .. } | Self::Events(_) => true,
+            Self::Provider(error) if error.is_environment() => true,
             error if is_disk_full(error) => true,
             Self::Database(error) => error.is_missing_requirement(),
             Self::Git(error) => error.is_missing_requirement(),
@@ -138,26 +134,6 @@ pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     })
 }
 
-/// Why a part of a node does not come up.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The kubelet.
-    #[error("kubelet: {0}")]
-    Kubelet(#[from] aksim_node::kubelet::KubeletError),
-    /// Cluster DNS.
-    #[error("cluster DNS: {0}")]
-    Dns(#[from] aksim_node::dns::DnsError),
-    /// An address of ours is malformed, which is a bug.
-    #[error("address: {0}")]
-    Address(#[from] std::net::AddrParseError),
-    /// A range of ours is malformed, which is a bug.
-    #[error(transparent)]
-    Range(#[from] aksim_node::kubelet::CidrError),
-    /// More nodes than addresses.
-    #[error("more than 250 nodes")]
-    TooMany,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +147,17 @@ mod tests {
             assert!(error.is_environment());
             assert_eq!(error.hint().as_deref(), Some(DISK_FULL_HINT));
         }
+        let part = SimulatorError::from(ProviderError::part(full()));
+        assert!(part.is_environment() && part.hint().as_deref() == Some(DISK_FULL_HINT));
         let other = SimulatorError::Control(io::ErrorKind::NotFound.into());
         assert!(!other.is_environment() && other.hint().is_none());
+    }
+
+    #[test]
+    fn what_a_cluster_lacks_is_the_machines_with_its_own_hint() {
+        let lacking = ProviderError::Machine { source: "node: no namespaces".into(), hint: "allow them".into() };
+        let error = SimulatorError::from(lacking);
+        assert!(error.is_environment());
+        assert_eq!((error.to_string().as_str(), error.hint().as_deref()), ("node: no namespaces", Some("allow them")));
     }
 }

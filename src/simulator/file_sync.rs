@@ -1,21 +1,21 @@
-//! Live sync into the containers of the embedded cluster, by the container runtime.
+//! Live sync into the containers of the cluster, by its provider.
 
+use aksim_cluster::provider::ClusterProvider;
 use aksim_devloop::FileSync;
 use aksim_model::image_ref::ImageRef;
-use aksim_node::runtime::NodeRuntime;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use std::{path::Path, sync::Arc};
 
-/// Writes by [`NodeRuntime::put_file`].
+/// Writes by [`ClusterProvider::put_file`].
 pub struct ContainerSync {
-    runtime: Arc<dyn NodeRuntime>,
+    cluster: Arc<dyn ClusterProvider>,
 }
 
 impl ContainerSync {
-    /// Into containers of `runtime`.
-    pub fn new(runtime: Arc<dyn NodeRuntime>) -> Self {
-        Self { runtime }
+    /// Into containers of `cluster`.
+    pub fn new(cluster: Arc<dyn ClusterProvider>) -> Self {
+        Self { cluster }
     }
 }
 
@@ -31,13 +31,10 @@ impl FileSync for ContainerSync {
         let mut written = 0;
         for status in statuses.filter(|s| of_image(&s.image)) {
             let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
-            let Some(id) = status.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id) else {
-                continue;
-            };
-            if !running {
+            if !running || status.container_id.is_none() {
                 continue;
             }
-            let put = self.runtime.put_file(id, Path::new(path), content).await;
+            let put = self.cluster.put_file(pod, &status.name, Path::new(path), content).await;
             put.map_err(|e| format!("container {}: {e}", status.name))?;
             written += 1;
         }

@@ -1,20 +1,20 @@
 //! The Git host of a project, and the remote of its checkout.
 
-use super::{SimulatorError, start::Options};
-use aksim_config::{Config, home::Home, project::FILE_NAME};
+use crate::{
+    SimulatorError,
+    ground::Ground,
+    part::{Part, Run},
+};
+use aksim_config::{Config, project::FILE_NAME};
 use aksim_git::{
     Access, Account, BranchRule, ContentType, GitError, GitHandle, GitHost, GitHostConfig, HookSpec, RepositoryName,
     RepositorySpec,
     remote::{RemoteOutcome, RemoteSpec, set_remote},
 };
 use aksim_identity::Issuer;
-use aksim_model::event::EventBody;
-use aksim_runtime::{
-    net::azure_http_client,
-    oidc::{OidcConfig, TokenVerifier},
-    pki::Pki,
-    recorder::Recorder,
-};
+use aksim_model::{endpoint::Endpoint, event::EventBody};
+use aksim_runtime::oidc::{OidcConfig, TokenVerifier};
+use async_trait::async_trait;
 
 /// Login of the pipelines: may set statuses and clone.
 pub const PIPELINES_ACCOUNT: &str = "pipelines";
@@ -28,26 +28,24 @@ const AUDIENCES: [&str; 2] = ["499b84ac-1321-427f-aa17-267ca6975798", "797f4846-
 /// # Errors
 /// [`SimulatorError::Git`].
 pub async fn bind(
-    config: &Config,
-    home: &Home,
-    options: &Options,
-    kept_port: u16,
-    pki: &Pki,
+    ground: &mut Ground,
     issuer: &Issuer,
-    recorder: &Recorder,
+    http: reqwest::Client,
 ) -> Result<Option<GitHost>, SimulatorError> {
-    let mut host = GitHostConfig::new(home.component("git"), pki.clone(), &options.exe, recorder.clone());
-    host.port = config.git.port.unwrap_or(kept_port);
+    let (config, recorder) = (&ground.config, &ground.recorder);
+    let folder = ground.home.component("git");
+    let mut host = GitHostConfig::new(folder, ground.pki.clone(), &ground.options.exe, recorder.clone());
+    host.port = ground.port("git", config.git.port);
     host.organization = config.git.organization.clone();
     host.repositories = vec![repository(config)];
     host.accounts = accounts(config, issuer);
-    host.entra = Some(TokenVerifier::new(OidcConfig {
-        issuer: issuer.issuer(),
-        audiences: AUDIENCES.map(str::to_owned).to_vec(),
-        http: azure_http_client(pki, &issuer.azure_names())?,
-    }));
+    let audiences = AUDIENCES.map(str::to_owned).to_vec();
+    host.entra = Some(TokenVerifier::new(OidcConfig { issuer: issuer.issuer(), audiences, http }));
     match GitHost::bind(host).await {
-        Ok(bound) => Ok(Some(bound)),
+        Ok(bound) => {
+            ground.keep_port("git", bound.address().port())?;
+            Ok(Some(bound))
+        }
         Err(error @ GitError::GitMissing { .. }) if !config.git.asked => {
             recorder.record(EventBody::Warning {
                 subject: "git".into(),
@@ -57,6 +55,16 @@ pub async fn bind(
             Ok(None)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The host, and then the remote of the project's checkout.
+#[async_trait]
+impl Part for GitHost {
+    async fn start(self: Box<Self>, run: &mut Run<'_>) -> Result<(), SimulatorError> {
+        let (handle, url) = (self.handle(), self.url().to_owned());
+        run.component(*self, vec![Endpoint { name: "Git host".into(), url }]).await?;
+        connect(run.ground, &handle).await
     }
 }
 
@@ -120,16 +128,8 @@ fn accounts(config: &Config, issuer: &Issuer) -> Vec<Account> {
 const OWNER: &str = "developer";
 
 /// Keeps the credential of the project's user, and makes the remote of the project's checkout.
-///
-/// # Errors
-/// [`SimulatorError::Git`].
-pub async fn connect(
-    config: &Config,
-    options: &Options,
-    pki: &Pki,
-    handle: &GitHandle,
-    recorder: &Recorder,
-) -> Result<(), SimulatorError> {
+async fn connect(ground: &Ground, handle: &GitHandle) -> Result<(), SimulatorError> {
+    let Ground { config, options, pki, recorder, .. } = ground;
     let user = config.users.first().map_or(OWNER, |u| u.name.as_str());
     let credential = handle.keep_credential(user)?;
     let spec = RemoteSpec {
@@ -139,9 +139,8 @@ pub async fn connect(
         exe: options.exe.clone(),
         project: config.root.join(FILE_NAME),
     };
-    let warn = |message: String| {
-        let hint = Some("`aksim git url` is the address to add by hand".into());
-        recorder.record(EventBody::Warning { subject: "git".into(), message, hint });
+    let warn = |message: String, hint: &str| {
+        recorder.record(EventBody::Warning { subject: "git".into(), message, hint: Some(hint.into()) });
     };
     match set_remote(&config.root, &spec).await {
         Ok(RemoteOutcome::NotACheckout) => {
@@ -151,16 +150,14 @@ pub async fn connect(
             tracing::debug!(target: "git", ?outcome, "remote aksim");
             // git prefers the variable to the remote's own CA.
             if std::env::var_os("GIT_SSL_CAINFO").is_some() {
-                recorder.record(EventBody::Warning {
-                    subject: "git".into(),
-                    message: "GIT_SSL_CAINFO is set: git will not trust the remote aksim".into(),
-                    hint: Some("push with `env -u GIT_SSL_CAINFO git push aksim`".into()),
-                });
+                let message = "GIT_SSL_CAINFO is set: git will not trust the remote aksim".into();
+                warn(message, "push with `env -u GIT_SSL_CAINFO git push aksim`");
             }
         }
         // A checkout of somebody else, or one that is read-only, stops nothing.
         Err(error) => {
-            warn(format!("the remote aksim of {} was not made: {error}", config.root.display()));
+            let message = format!("the remote aksim of {} was not made: {error}", config.root.display());
+            warn(message, "`aksim git url` is the address to add by hand");
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
-//! The image builder as the inner loop's packager.
+//! The image builder of an environment, and the same as the inner loop's packager.
 
+use crate::ground::Ground;
+use aksim_cluster::provider::RegistryLogin;
 use aksim_config::ServiceConfig;
 use aksim_devloop::{LineSink, Packager};
-use aksim_images::{BuildError, BuildEvent, BuildRequest, BuiltImage, ImageBuilder};
+use aksim_images::{BuildError, BuildEvent, BuildRequest, BuiltImage, Credentials, ImageBuilder, ImageBuilderConfig};
 use aksim_model::image_ref::ImageRef;
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
@@ -12,6 +14,19 @@ const TAG_DIGITS: usize = 12;
 
 /// How long one image may take.
 const BUILD_DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// A builder that pushes to the environment's registry.
+///
+/// # Errors
+/// [`BuildError`] of its cache.
+pub fn builder(ground: &Ground, login: &RegistryLogin, http: reqwest::Client) -> Result<ImageBuilder, BuildError> {
+    ImageBuilder::new(ImageBuilderConfig {
+        cache_dir: ground.home.cache().join("images"),
+        exe: ground.options.exe.clone(),
+        http,
+        credentials: Credentials::default().with(&login.host, &login.username, &login.password),
+    })
+}
 
 /// Builds with the builtin engine and pushes to the environment's registry.
 pub struct BuiltinPackager {

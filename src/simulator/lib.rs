@@ -1,29 +1,39 @@
 //! Composition root: builds the components of an environment, wires them, runs and stops them.
 //!
-//! Order of start: state and CA, then the listeners of issuer, registry and database, so that the
-//! table of Azure names is whole before anything uses it; then node and API server; then what
-//! talks to the API server. Stopping is the reverse.
+//! [`ground`] is what every start begins with: state, events, CA. On it stand the parts, a file each, wired and
+//! listed in [`start`]: first every listener is taken, so that the table of Azure names is whole before anything
+//! uses it, then they start in the order of the list, and stop in reverse. Which cluster the workloads run in is
+//! the project's choice from [`providers`].
 
+mod cluster;
 mod commands;
+mod control;
+mod database;
 mod directory;
-mod environment;
 mod error;
 mod file_sync;
 mod git;
+mod ground;
 mod images;
-mod machines;
-mod nodes;
+mod ingress;
+mod issuer;
+mod kubeconfig;
 mod objects;
+mod part;
 mod pipelines;
+mod providers;
+mod registry;
 mod secrets;
 mod start;
 mod state;
 
-pub use environment::Environment;
 pub use error::{DISK_FULL_HINT, SimulatorError, is_disk_full};
-pub use start::{KubeconfigTarget, Options, Simulator};
+pub use ground::{KubeconfigTarget, Options};
+pub use providers::PROVIDERS;
+pub use start::Simulator;
 pub use state::{Kept, StateError, load as load_kept};
 
+use aksim_cluster::provider::Remains;
 use aksim_config::home::Home;
 use std::path::Path;
 
@@ -37,11 +47,12 @@ pub async fn clean_up(home: &Home, exe: &Path, purge: bool) -> Result<(), Simula
         return Ok(());
     }
     let state = state::State::lock(home).await?;
-    nodes::teardown(home, exe, state.id()).await?;
-    if let Some((path, previous)) = state.kubeconfig() {
-        let name = start::context_name(home);
-        aksim_cluster::kubeconfig::remove(path, &name, previous.as_deref())?;
+    let remains = Remains { home: home.clone(), exe: exe.to_owned(), id: state.id().to_owned() };
+    // The project may have asked for another one when it ran.
+    for provider in PROVIDERS {
+        provider.clean_up(&remains).await?;
     }
+    kubeconfig::take_out(home, &state)?;
     if purge {
         std::fs::remove_dir_all(home.root())
             .map_err(|source| StateError::File { path: home.root().to_owned(), source })?;

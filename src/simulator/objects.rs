@@ -1,10 +1,10 @@
 //! Objects that AKS, ACR and the identity platform put into a cluster, applied through its API.
 
-use super::environment::Environment;
 use aksim_cluster::apply::{ENVIRONMENT_LABEL, FIELD_MANAGER};
 use aksim_ingress::INGRESS_CLASS;
+use aksim_model::endpoint::AzureName;
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Namespace, Secret, Service},
+    core::v1::{ConfigMap, Namespace, Secret},
     networking::v1::IngressClass,
     rbac::v1::ClusterRoleBinding,
 };
@@ -16,36 +16,32 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::fmt::Debug;
 
-/// Address of cluster DNS, as in AKS.
-pub const CLUSTER_DNS: &str = "10.0.0.10";
+/// What AKS and KEP-1755 put into the cluster of every environment.
+pub struct SystemObjects {
+    /// The registry, which tools that build images look up.
+    pub registry: AzureName,
+    /// Groups that administer the cluster: name, object id.
+    pub admin_groups: Vec<(String, String)>,
+}
 
-/// Applies what every environment has.
+/// Applies what every environment has; `id` is the environment's.
 ///
 /// # Errors
 /// What the API server said.
-pub async fn apply_system(client: &Client, environment: &Environment) -> Result<(), kube::Error> {
-    let id = &environment.id;
-    let dns = json!({
-        "metadata": {"name": "kube-dns", "namespace": "kube-system",
-            "labels": {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true"}},
-        "spec": {"clusterIP": CLUSTER_DNS, "ports": [
-            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
-            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53}]}
-    });
+pub async fn apply_system(client: &Client, id: &str, system: &SystemObjects) -> Result<(), kube::Error> {
     let class = json!({
         "metadata": {"name": INGRESS_CLASS},
         "spec": {"controller": "webapprouting.kubernetes.azure.com/nginx"}
     });
+    let (host, port) = (&system.registry.host, system.registry.target.port());
     // KEP-1755: tools that build images look here for the registry.
     let hosting = json!({
         "metadata": {"name": "local-registry-hosting", "namespace": "kube-public"},
-        "data": {"localRegistryHosting.v1": format!("host: \"localhost:{}\"\nhostFromContainerRuntime: \"{}\"\nhostFromClusterNetwork: \"{}\"\nhelp: \"https://aksim.dev\"\n",
-            environment.registry.target.port(), environment.registry.host, environment.registry.host)}
+        "data": {"localRegistryHosting.v1": format!("host: \"localhost:{port}\"\nhostFromContainerRuntime: \"{host}\"\nhostFromClusterNetwork: \"{host}\"\nhelp: \"https://aksim.dev\"\n")}
     });
-    namespaced::<Service>(client, "kube-system", id, dns).await?;
     cluster::<IngressClass>(client, id, class).await?;
     namespaced::<ConfigMap>(client, "kube-public", id, hosting).await?;
-    for (name, group) in &environment.admin_groups {
+    for (name, group) in &system.admin_groups {
         let binding = json!({
             "metadata": {"name": format!("aks-cluster-admin-binding-{name}")},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},

@@ -1,11 +1,16 @@
 //! The Secrets that a service gets: credentials of its schema and of its application.
 
-use super::objects::ServiceSecret;
-use aksim_cluster::manifests;
+use crate::{
+    SimulatorError,
+    objects::{ServiceSecret, apply_secrets},
+    part::{Part, Run},
+};
+use aksim_cluster::{manifests, provider::ClusterProvider};
 use aksim_config::Config;
 use aksim_database::Database;
 use aksim_identity::Issuer;
-use std::collections::BTreeSet;
+use async_trait::async_trait;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Secrets of all services: `NAME-database` and `NAME-identity`.
 ///
@@ -52,4 +57,20 @@ pub fn of_services(
         }
     }
     Ok(secrets)
+}
+
+/// Puts the Secrets into the cluster, before a pod runs that reads them.
+pub struct ServiceSecrets {
+    /// The cluster.
+    pub cluster: Arc<dyn ClusterProvider>,
+    /// The Secrets.
+    pub secrets: Vec<ServiceSecret>,
+}
+
+#[async_trait]
+impl Part for ServiceSecrets {
+    async fn start(self: Box<Self>, run: &mut Run<'_>) -> Result<(), SimulatorError> {
+        let access = self.cluster.access()?;
+        Ok(apply_secrets(&access.client, run.ground.state.id(), &self.secrets).await?)
+    }
 }

@@ -19,6 +19,7 @@ mod pipelines;
 mod pipelines_golden;
 mod pipelines_plan;
 mod pipelines_tasks;
+mod provider;
 mod registry;
 mod rollout;
 mod rootless;

@@ -6,4 +6,4 @@ mod process;
 mod registry;
 mod rootless;
 mod streams;
-mod support;
+pub mod support;

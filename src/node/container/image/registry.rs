@@ -4,10 +4,7 @@ use super::{
     for_this_machine,
     store::{BlobSource, MAX_DOCUMENT, digest_of},
 };
-use crate::{
-    container::config::ContainerRuntimeConfig,
-    runtime::{RegistryCredentials, RuntimeError},
-};
+use crate::{container::config::ContainerRuntimeConfig, runtime::RegistryCredentials};
 use aksim_model::{
     endpoint::AzureName,
     image_ref::{DEFAULT_REGISTRY, ImageRef},
@@ -33,8 +30,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Reaches registries.
 pub(super) struct RegistryClient {
     ca_pem: Option<String>,
-    http: RwLock<Client>,
+    http: Mutex<Http>,
     credentials: RwLock<BTreeMap<String, RegistryCredentials>>,
+}
+
+/// The client, made at the first pull: until then the names may change.
+struct Http {
+    azure_names: Vec<AzureName>,
+    client: Option<Client>,
 }
 
 fn build(ca_pem: Option<&str>, names: &[AzureName]) -> Result<Client, reqwest::Error> {
@@ -50,28 +53,33 @@ fn build(ca_pem: Option<&str>, names: &[AzureName]) -> Result<Client, reqwest::E
 }
 
 impl RegistryClient {
-    pub(super) fn new(config: &ContainerRuntimeConfig) -> Result<Self, RuntimeError> {
-        let http = build(config.ca_pem.as_deref(), &config.azure_names)
-            .map_err(|e| RuntimeError::Start { message: format!("cannot make the image puller: {e}") })?;
-        Ok(Self {
+    pub(super) fn new(config: &ContainerRuntimeConfig) -> Self {
+        Self {
             ca_pem: config.ca_pem.clone(),
-            http: RwLock::new(http),
+            http: Mutex::new(Http { azure_names: config.azure_names.clone(), client: None }),
             credentials: RwLock::new(config.credentials.clone()),
-        })
+        }
     }
 
-    pub(super) fn set_azure_names(&self, names: &[AzureName]) {
-        match build(self.ca_pem.as_deref(), names) {
-            Ok(client) => *self.http.write() = client,
-            Err(e) => tracing::error!("image puller keeps its old names: {e}"),
+    pub(super) fn set_azure_names(&self, azure_names: Vec<AzureName>) {
+        *self.http.lock() = Http { azure_names, client: None };
+    }
+
+    fn http(&self) -> Result<Client, String> {
+        let mut http = self.http.lock();
+        if let Some(client) = &http.client {
+            return Ok(client.clone());
         }
+        let client = build(self.ca_pem.as_deref(), &http.azure_names);
+        let client = client.map_err(|e| format!("cannot make the image puller: {e}"))?;
+        Ok(http.client.insert(client).clone())
     }
 
     pub(super) fn set_credentials(&self, registry: &str, credentials: RegistryCredentials) {
         self.credentials.write().insert(registry.to_owned(), credentials);
     }
 
-    pub(super) fn session(&self, image: &ImageRef, credentials: &RegistryCredentials) -> Session {
+    pub(super) fn session(&self, image: &ImageRef, credentials: &RegistryCredentials) -> Result<Session, String> {
         let own = self.credentials.read().get(&image.registry).cloned();
         let credentials = match (credentials, own) {
             (RegistryCredentials::Anonymous, Some(own)) => own,
@@ -81,14 +89,14 @@ impl RegistryClient {
         let name = host.split(':').next().unwrap_or(host);
         // As Docker does: a registry on this machine may speak plain HTTP.
         let scheme = if matches!(name, "localhost" | "127.0.0.1") { "http" } else { "https" };
-        Session {
-            http: self.http.read().clone(),
+        Ok(Session {
+            http: self.http()?,
             base: format!("{scheme}://{host}/v2/{}", image.repository),
             repository: image.repository.clone(),
             reference: image.manifest_reference().to_owned(),
             credentials,
             token: Mutex::new(None),
-        }
+        })
     }
 }
 

@@ -104,12 +104,12 @@ impl ImageStore {
             agent,
             known: Mutex::new(known),
             unpacking: Mutex::default(),
-            registries: RegistryClient::new(config)?,
+            registries: RegistryClient::new(config),
         })
     }
 
     pub(in crate::container) fn set_azure_names(&self, names: Vec<AzureName>) {
-        self.registries.set_azure_names(&names);
+        self.registries.set_azure_names(names);
     }
 
     pub(in crate::container) fn set_credentials(&self, registry: &str, credentials: RegistryCredentials) {
@@ -197,8 +197,8 @@ impl ImageStore {
     /// [`RuntimeError::Pull`].
     pub async fn pull(&self, image: &ImageRef, credentials: &RegistryCredentials) -> Result<ImageStatus, RuntimeError> {
         let name = image.to_string();
-        let session = self.registries.session(image, credentials);
         let fail = |message: String| pull_error(&name, message);
+        let session = self.registries.session(image, credentials).map_err(fail)?;
         let (digest, manifest, index) = session.manifest().await.map_err(fail)?;
         let mut digests = vec![digest];
         digests.extend(index);

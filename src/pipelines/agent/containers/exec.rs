@@ -2,9 +2,10 @@
 
 use super::{JobContainers, needs::ContainerName};
 use crate::{
-    agent::process::{AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output, signal_marked},
+    agent::process::{AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output},
     logging::mask::SecretMasker,
 };
+use aksim_cluster::provider::Intervention;
 use aksim_runtime::files::{PRIVATE, write_atomic};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{Api, api::AttachParams};
@@ -110,7 +111,7 @@ impl JobContainers {
                     // Nobody reads on what a child in the background holds open.
                     _ if status.is_some() => break,
                     Some((signal, patience)) => {
-                        signal_marked(&mark, signal).await;
+                        self.signal(&mark, signal).await;
                         timer.as_mut().reset(Instant::now() + patience);
                     }
                     None => break,
@@ -118,7 +119,7 @@ impl JobContainers {
             }
         }
         if cancelled {
-            signal_marked(&mark, Signal::SIGKILL).await;
+            self.signal(&mark, Signal::SIGKILL).await;
         }
         while let Ok((source, line)) = lines.try_recv() {
             on_line(source, &line);
@@ -130,6 +131,15 @@ impl JobContainers {
         exit_code(&status).map(|code| ExitStatus::from_raw(code << 8)).ok_or_else(|| {
             failed(io::Error::other(status.message.unwrap_or_else(|| "the container did not run it".into())))
         })
+    }
+
+    /// Sends a signal to the processes of a step.
+    async fn signal(&self, mark: &str, signal: Signal) {
+        let intervention = Intervention::Signal { mark: mark.to_owned(), signal };
+        if let Err(error) = self.provider.intervene(intervention).await {
+            // The step ends all the same; what runs on goes with the namespace.
+            tracing::warn!(%error, %signal, "the processes of a step were not reached");
+        }
     }
 }
 

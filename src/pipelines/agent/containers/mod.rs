@@ -14,6 +14,7 @@ pub use exec::ContainerProcess;
 pub use needs::{ContainerName, Needs};
 
 use crate::{engine::ClusterConnection, plan::Container, store::StepLog};
+use aksim_cluster::provider::ClusterProvider;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use kube::{
@@ -28,7 +29,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 use tokio::task::JoinSet;
@@ -52,6 +53,7 @@ pub struct JobContainers {
     client: Client,
     /// For what upgrades its connection.
     streaming: Client,
+    provider: Arc<dyn ClusterProvider>,
     namespace: String,
     forwards: JoinSet<()>,
     /// `agent.services.NAME.ports.PORT` with the port of this machine.
@@ -83,6 +85,7 @@ impl JobContainers {
         let mut containers = Self {
             client: start.cluster.client.clone(),
             streaming,
+            provider: start.cluster.provider.clone(),
             namespace,
             forwards: JoinSet::new(),
             variables: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! The machine under a node: its power can be cut, as a fault, and restored.
 
+use aksim_cluster::provider::ProviderError;
 use aksim_node::{
     kubelet::{Kubelet, KubeletConfig},
     runtime::RuntimeError,
@@ -40,19 +41,27 @@ impl PowerBoard {
         Machine { kubelet, config, wanted: wants, is: tells }
     }
 
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
     /// Switches a machine and waits until it is down, or runs again.
     ///
     /// # Errors
-    /// For people: no such node, or it takes too long.
-    pub async fn switch(&self, node: &str, on: bool) -> Result<(), String> {
-        let known = || self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let cord = self.0.get(node).ok_or_else(|| format!("there is no node {node}; nodes: {}", known()))?;
+    /// No such node, or it takes too long.
+    pub async fn switch(&self, node: &str, on: bool) -> Result<(), ProviderError> {
+        let unknown = || ProviderError::Unknown { kind: "node", name: node.to_owned(), known: self.nodes() };
+        let cord = self.0.get(node).ok_or_else(unknown)?;
         cord.wanted.send_replace(on);
         let mut is = cord.is.clone();
         match tokio::time::timeout(DEADLINE, is.wait_for(|now| *now == on)).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err("the environment is stopping".into()),
-            Err(_) => Err(format!("node {node} did not change within {} s", DEADLINE.as_secs())),
+            Ok(Err(_)) => Err(ProviderError::Stopping),
+            Err(_) => Err(ProviderError::Deadline {
+                what: format!("node {node} did not change"),
+                seconds: DEADLINE.as_secs(),
+            }),
         }
     }
 }
