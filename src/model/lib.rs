@@ -9,6 +9,7 @@ pub mod image_ref;
 pub mod journey;
 pub mod log;
 pub mod pipeline;
+pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod resources;
