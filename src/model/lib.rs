@@ -13,4 +13,5 @@ pub mod pod;
 pub mod quantity;
 pub mod quota;
 pub mod resources;
+pub mod suggest;
 pub mod world;

@@ -1,7 +1,7 @@
 //! Where scenarios are: those that come with aksim, those of the project, and files by path.
 
 use super::{Scenario, ScenarioError, load};
-use aksim_config::check::nearest;
+use aksim_model::suggest::nearest;
 use rust_embed::RustEmbed;
 use std::{
     collections::BTreeMap,
@@ -80,7 +80,7 @@ pub fn find(project: &Path, name: &str) -> Result<Entry, ScenarioError> {
         return Ok(entry.clone());
     }
     let names: Vec<String> = all.into_iter().map(|e| e.name).collect();
-    let hint = match nearest(name, &names) {
+    let hint = match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", names.join(", ")),
     };
