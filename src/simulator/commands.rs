@@ -54,7 +54,7 @@ pub async fn serve(mut requests: mpsc::Receiver<CommandRequest>, commands: Comma
             }
         };
         // Who asked may be gone; what was asked is done all the same.
-        let _ = reply.send(answer.map(|message| CommandReply { message, journeys: Vec::new() }));
+        let _ = reply.send(answer.map(|message| CommandReply { message }));
     }
 }
 
