@@ -6,11 +6,13 @@ use super::{
     raw,
 };
 use aksim_model::{
+    advice::{Advice, ExitClass},
     ids::{EnvironmentName, ServiceName},
     image_ref::ImageRef,
     suggest::nearest,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     path::{Component, Path, PathBuf},
 };
@@ -146,6 +148,19 @@ pub enum ConfigError {
         /// All of them, in the order of the file.
         problems: Vec<Problem>,
     },
+}
+
+impl Advice for ConfigError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NotFound { .. } => Some("make one with `aksim init`, or name its folder with --project".into()),
+            _ => None,
+        }
+    }
+
+    fn class(&self) -> ExitClass {
+        ExitClass::Usage
+    }
 }
 
 /// Finds the project file in `start` or the nearest folder above.

@@ -1,5 +1,6 @@
 //! Nouns shared by two modules or more. No I/O here.
 
+pub mod advice;
 pub mod command;
 pub mod cron;
 pub mod endpoint;

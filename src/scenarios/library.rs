@@ -96,6 +96,7 @@ fn file(path: &Path) -> Result<Entry, ScenarioError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aksim_model::advice::Advice;
 
     #[test]
     fn every_scenario_that_comes_with_aksim_is_right() {
@@ -118,6 +119,6 @@ mod tests {
         std::fs::write(folder.path().join("scenarios/self-healing.yaml"), "title: mine").unwrap();
         assert_eq!(find(folder.path(), "self-healing").unwrap().text, "title: mine");
         let unknown = find(folder.path(), "self-heeling").unwrap_err();
-        assert_eq!(unknown.hint(), Some("did you mean `self-healing`?"));
+        assert_eq!(unknown.hint().as_deref(), Some("did you mean `self-healing`?"));
     }
 }

@@ -8,7 +8,7 @@ use aksim_git::{
     remote::{RemoteOutcome, RemoteSpec, set_remote},
 };
 use aksim_identity::Issuer;
-use aksim_model::event::EventBody;
+use aksim_model::{advice::Advice, event::EventBody};
 use aksim_runtime::{
     net::azure_http_client,
     oidc::{OidcConfig, TokenVerifier},
@@ -52,7 +52,7 @@ pub async fn bind(
             recorder.record(EventBody::Warning {
                 subject: "git".into(),
                 message: format!("there is no Git host: {error}"),
-                hint: error.hint().map(str::to_owned),
+                hint: error.hint().map(std::borrow::Cow::into_owned),
             });
             Ok(None)
         }

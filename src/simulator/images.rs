@@ -3,7 +3,7 @@
 use aksim_config::ServiceConfig;
 use aksim_devloop::{LineSink, Packager};
 use aksim_images::{BuildError, BuildEvent, BuildRequest, BuiltImage, ImageBuilder};
-use aksim_model::image_ref::ImageRef;
+use aksim_model::{advice::Advice, image_ref::ImageRef};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
 

@@ -20,7 +20,7 @@ mod start;
 mod state;
 
 pub use environment::Environment;
-pub use error::{DISK_FULL_HINT, SimulatorError, is_disk_full};
+pub use error::SimulatorError;
 pub use start::{KubeconfigTarget, Options, Simulator};
 pub use state::{Kept, StateError, load as load_kept};
 

@@ -14,6 +14,7 @@ use aksim_images::{Credentials, ImageBuilder, ImageBuilderConfig};
 use aksim_ingress::{Ingress, IngressConfig};
 use aksim_kubernetes::{ApiServer, ApiServerConfig};
 use aksim_model::{
+    advice::{Advice, ExitClass},
     endpoint::{AzureName, Endpoint},
     event::EventBody,
     ids::ServiceName,
@@ -215,7 +216,7 @@ fn give_kubeconfig_back(home: &Home, state: &mut State) -> Result<(), SimulatorE
 /// The last of a start that failed. What a component has logged may be all there is to find out why;
 /// what the machine lacks, or the project, has been said.
 fn given_up(error: SimulatorError, state: State) -> SimulatorError {
-    if error.is_environment() || matches!(error, SimulatorError::Manifest(_)) {
+    if matches!(error.class(), ExitClass::Environment | ExitClass::Usage) {
         state.forget_new();
     }
     error
