@@ -1,29 +1,19 @@
 //! Errors as people see them, and the exit codes that the docs of the crate `aksim` list.
 
-use aksim_config::ConfigError;
+use aksim_config::{ConfigError, check::Problem};
+use aksim_git::GitError;
+use aksim_images::BuildError;
+use aksim_model::advice::Advice;
+pub use aksim_model::advice::ExitClass as Code;
 use aksim_runtime::control::ControlError;
+use aksim_scenarios::ScenarioError;
+use aksim_simulator::SimulatorError;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
-use std::fmt::{self, Write as _};
-
-/// Exit codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Code {
-    /// Something failed.
-    Failure = 1,
-    /// Usage or configuration.
-    Usage = 2,
-    /// The machine lacks something.
-    Environment = 3,
-    /// A deadline passed.
-    Deadline = 4,
-    /// A check or scenario failed.
-    Check = 5,
-    /// A bug of aksim.
-    Bug = 70,
-    /// Interrupted.
-    Interrupted = 130,
-}
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    path::Path,
+};
 
 /// An error on its way to the screen.
 #[derive(Debug)]
@@ -49,6 +39,11 @@ impl Failure {
         self
     }
 
+    /// A failure that says and ends as the error advises.
+    pub fn advised(error: &dyn Advice) -> Self {
+        Self { code: error.class(), message: error.to_string(), hint: error.hint().map(Cow::into_owned) }
+    }
+
     /// Something failed in a way that has no better class.
     pub fn other(error: impl fmt::Display) -> Self {
         Self::new(Code::Failure, error.to_string())
@@ -65,14 +60,18 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        match aksim_simulator::is_disk_full(&error) {
-            true => Self::new(Code::Environment, error.to_string()).hint(aksim_simulator::DISK_FULL_HINT),
-            false => Self::other(error),
+/// Errors that know what to do about them become failures as they are.
+macro_rules! advised {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::advised(&error)
+            }
         }
-    }
+    )+};
 }
+
+advised!(std::io::Error, BuildError, ControlError, GitError, SimulatorError);
 
 impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
@@ -83,39 +82,45 @@ impl From<kube::Error> for Failure {
     }
 }
 
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
-        let hint = match &error {
-            ControlError::NotRunning { .. } => Some("start it with `aksim up`".to_owned()),
-            _ => None,
-        };
-        Self { code: Code::Failure, message: error.to_string(), hint }
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let failure = Self::advised(&error);
+        match error {
+            ConfigError::Invalid { path, text, problems } => {
+                Self { message: excerpts(&path, &text, &problems), ..failure }
+            }
+            _ => failure,
+        }
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
+impl From<ScenarioError> for Failure {
+    fn from(error: ScenarioError) -> Self {
+        let failure = Self::advised(&error);
         match error {
-            ConfigError::Invalid { path, text, problems } => {
-                let mut message = format!("{} has {} problem(s)\n", path.display(), problems.len());
-                for problem in &problems {
-                    let excerpt = Excerpt {
-                        message: problem.message.clone(),
-                        hint: problem.hint.clone(),
-                        source: NamedSource::new(path.display().to_string(), text.clone()),
-                        label: LabeledSpan::new_with_span(None, problem.span.start..problem.span.end),
-                    };
-                    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-                    // Writing to a string cannot fail.
-                    let _ = handler.render_report(&mut message, &excerpt);
-                }
-                Self::new(Code::Usage, message)
+            ScenarioError::Invalid { path, text, problems } => {
+                Self { message: excerpts(&path, &text, &problems), ..failure }
             }
-            ConfigError::NotFound { .. } => Self::new(Code::Usage, error.to_string())
-                .hint("make one with `aksim init`, or name its folder with --project"),
-            ConfigError::Read { .. } => Self::new(Code::Usage, error.to_string()),
+            _ => failure,
         }
     }
+}
+
+/// Every problem of a file with the lines around it.
+fn excerpts(path: &Path, text: &str, problems: &[Problem]) -> String {
+    let mut message = format!("{} has {} problem(s)\n", path.display(), problems.len());
+    for problem in problems {
+        let excerpt = Excerpt {
+            message: problem.message.clone(),
+            hint: problem.hint.clone(),
+            source: NamedSource::new(path.display().to_string(), text.to_owned()),
+            label: LabeledSpan::new_with_span(None, problem.span.start..problem.span.end),
+        };
+        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
+        // Writing to a string cannot fail.
+        let _ = handler.render_report(&mut message, &excerpt);
+    }
+    message
 }
 
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::{
     output::{self, Table},
 };
 use aksim_config::{Config, home::Home};
-use aksim_git::{Access, Credential, GitError};
+use aksim_git::{Access, Credential};
 use aksim_runtime::{net::azure_http_client, pki::Pki};
 use clap::{Args, Subcommand, ValueEnum};
 use reqwest::Method;
@@ -154,13 +154,6 @@ pub enum WebhookVerb {
 pub struct CredentialArgs {
     /// `get`, `store` or `erase`.
     operation: String,
-}
-
-impl From<GitError> for Failure {
-    fn from(error: GitError) -> Self {
-        let code = if error.is_missing_requirement() { Code::Environment } else { Code::Failure };
-        Self { code, message: error.to_string(), hint: error.hint().map(str::to_owned) }
-    }
 }
 
 /// The API of the environment's Git host, as its user.
@@ -325,7 +318,7 @@ async fn webhook(api: &Api, verb: WebhookVerb) -> Result<(), Failure> {
 
 /// Answers git as a credential helper. What it is asked for another host it does not answer, so
 /// that git goes on with its other helpers. There is nothing to store or erase: the token is the
-/// environment's, and `aksim git token revoke` ends it.
+/// environment's, and `aksim git token revoke ID` ends it.
 ///
 /// # Errors
 /// A project or state that cannot be read.

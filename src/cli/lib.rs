@@ -1,5 +1,7 @@
 //! Command line: arguments, output, a file per verb.
 
+#[cfg(test)]
+mod advice_tests;
 mod args;
 mod context;
 mod demo;

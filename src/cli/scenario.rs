@@ -6,8 +6,7 @@ use super::{
     failure::{self, Code, Failure},
     output::{self, Format, Table},
 };
-use aksim_config::ConfigError;
-use aksim_scenarios::{Environment, Options, Outcome, Report, ScenarioError, junit, library, run as run_scenario};
+use aksim_scenarios::{Environment, Options, Outcome, Report, junit, library, run as run_scenario};
 use clap::ValueEnum;
 use serde_json::json;
 use std::{collections::BTreeMap, io::Write as _, path::Path};
@@ -128,19 +127,4 @@ fn broken(report: &Report) -> Failure {
     });
     let problems = report.problems.iter().map(|p| ("scenario".to_owned(), p.clone()));
     failure::listed(Code::Check, &format!("scenario {} failed", report.scenario), steps.chain(problems))
-}
-
-impl From<ScenarioError> for Failure {
-    fn from(error: ScenarioError) -> Self {
-        let hint = error.hint().map(str::to_owned);
-        let code = match &error {
-            ScenarioError::Read { .. } | ScenarioError::Unknown { .. } => Code::Usage,
-            ScenarioError::Needs { .. } => Code::Environment,
-            _ => Code::Failure,
-        };
-        match error {
-            ScenarioError::Invalid { path, text, problems } => ConfigError::Invalid { path, text, problems }.into(),
-            other => Self { code, message: other.to_string(), hint },
-        }
-    }
 }

@@ -16,7 +16,7 @@ use aksim_runtime::{
     files::{PUBLIC, write_atomic},
     recorder::Recorder,
 };
-use aksim_simulator::{KubeconfigTarget, Options, Simulator, SimulatorError};
+use aksim_simulator::{KubeconfigTarget, Options, Simulator};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -44,18 +44,6 @@ const BUILD_MARK: &str = "build ";
 const ERROR_PREFIX: &str = "error ";
 /// How long `down` waits.
 const DOWN_DEADLINE: Duration = Duration::from_secs(60);
-
-impl From<SimulatorError> for Failure {
-    fn from(error: SimulatorError) -> Self {
-        let code = match &error {
-            _ if error.is_environment() => Code::Environment,
-            SimulatorError::Manifest(_) => Code::Usage,
-            SimulatorError::Interrupted => Code::Interrupted,
-            _ => Code::Failure,
-        };
-        Failure { code, message: error.to_string(), hint: error.hint() }
-    }
-}
 
 /// Brings the environment up and stays in the foreground, or starts one behind.
 pub async fn run(context: &Context, args: UpArgs, logs: bool) -> Result<(), Failure> {
@@ -162,7 +150,7 @@ async fn foreground(config: Config, home: &Home, options: Options, show: Foregro
     };
     let stopped = tokio::select! {
         stopped = simulator.stop() => stopped.map_err(Failure::from),
-        _ = interrupt.recv() => Err(Failure::new(Code::Interrupted, "interrupted while stopping").hint("aksim down")),
+        _ = interrupt.recv() => Err(Failure::new(Code::Interrupted, "interrupted while stopping").hint("run `aksim down`")),
     };
     tasks.shutdown().await;
     ended.and(stopped)

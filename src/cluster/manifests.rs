@@ -1,8 +1,14 @@
 //! Manifest files → objects, with the image of the service put in its place.
 
-use aksim_model::image_ref::ImageRef;
+use aksim_model::{
+    advice::{Advice, ExitClass},
+    image_ref::ImageRef,
+};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 /// A Kubernetes object as it is written in a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,16 +88,20 @@ pub enum ManifestError {
     },
 }
 
-impl ManifestError {
-    /// Next step for the user.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for ManifestError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Read { .. } | Self::Empty { .. } => Some("name the files in `manifests` of the [[service]]"),
             Self::NotRendered { .. } => {
                 Some("render it in the service's `build` command and name its output in `manifests`")
             }
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ExitClass {
+        ExitClass::Usage
     }
 }
 

@@ -7,7 +7,10 @@
 
 use crate::kubeconfig::Context;
 use aksim_config::{Config, home::Home};
-use aksim_model::endpoint::AzureName;
+use aksim_model::{
+    advice::{Advice, ExitClass},
+    endpoint::AzureName,
+};
 use aksim_runtime::{
     net::SharedDialer,
     pki::Pki,
@@ -17,6 +20,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::Signal;
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -288,18 +292,21 @@ impl ProviderError {
     pub fn part(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Part(error.into())
     }
+}
 
-    /// Next step for the user.
-    pub fn hint(&self) -> Option<&str> {
+impl Advice for ProviderError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Machine { hint, .. } => Some(hint),
+            Self::Machine { hint, .. } => Some(hint.into()),
             _ => None,
         }
     }
 
-    /// Whether the machine lacks something, rather than aksim or the project being wrong.
-    pub fn is_environment(&self) -> bool {
-        matches!(self, Self::Machine { .. })
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Machine { .. } => ExitClass::Environment,
+            _ => ExitClass::Failure,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! whole seconds only.
 
 use super::pod_failure::{self, PodFailure};
-use aksim_model::journey::Hop;
+use aksim_model::{journey::Hop, pod::is_ready};
 use aksim_runtime::net::SharedDialer;
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -340,12 +340,6 @@ fn one<K>(
         Ok(_) => None,
         Err(error) => Some(Err(error)),
     }
-}
-
-/// Whether the pod's Ready condition is true.
-pub fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn readiness_path(pod: &Pod) -> String {

@@ -1,6 +1,7 @@
 //! `aksim.toml` → validated [`Config`], all errors at once with spans; and the paths aksim uses.
 
 pub mod check;
+pub mod document;
 pub mod home;
 pub mod project;
 pub mod raw;

@@ -2,15 +2,18 @@
 
 use super::{
     check::{self, Problem},
+    document::Tree,
     raw,
 };
 use aksim_model::{
+    advice::{Advice, ExitClass},
     ids::{EnvironmentName, ServiceName},
     image_ref::ImageRef,
+    suggest::nearest,
 };
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     path::{Component, Path, PathBuf},
 };
 
@@ -152,6 +155,19 @@ pub enum ConfigError {
     },
 }
 
+impl Advice for ConfigError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NotFound { .. } => Some("make one with `aksim init`, or name its folder with --project".into()),
+            _ => None,
+        }
+    }
+
+    fn class(&self) -> ExitClass {
+        ExitClass::Usage
+    }
+}
+
 /// Finds the project file in `start` or the nearest folder above.
 ///
 /// # Errors
@@ -185,12 +201,13 @@ pub fn parse(text: &str, root: &Path) -> Result<Config, Vec<Problem>> {
     if !errors.is_empty() {
         return Err(errors.iter().map(from_toml).collect());
     }
-    let problems = check::check(table.get_ref(), table.span(), &super::json_schema());
+    let document = Tree::of_toml(table.get_ref(), table.span());
+    let problems = check::check(&document, &super::json_schema(), check::TOML, &check::NoKinds);
     if !problems.is_empty() {
         return Err(problems);
     }
     let project: raw::Project = toml::from_str(text).map_err(|e| vec![from_toml(&e)])?;
-    let mut validator = Validator { text, problems: Vec::new() };
+    let mut validator = Validator { document: &document, problems: Vec::new() };
     let config = validator.project(project, root);
     match validator.problems.is_empty() {
         true => Ok(config),
@@ -203,20 +220,15 @@ fn from_toml(error: &toml::de::Error) -> Problem {
 }
 
 struct Validator<'t> {
-    text: &'t str,
+    document: &'t Tree,
     problems: Vec<Problem>,
 }
 
 impl Validator<'_> {
-    fn problem(&mut self, value: &str, message: String, hint: Option<&str>) {
-        let span = self.span_of(value);
+    /// A problem of the value at `at`, a path of keys and indices.
+    fn problem(&mut self, at: &str, message: String, hint: Option<&str>) {
+        let span = self.document.place(at);
         self.problems.push(Problem { span, message, hint: hint.map(str::to_owned) });
-    }
-
-    /// Place of a value in the text: its first quoted occurrence.
-    fn span_of(&self, value: &str) -> Range<usize> {
-        let quoted = format!("\"{value}\"");
-        self.text.find(&quoted).map_or(0..0, |at| at..at + quoted.len())
     }
 
     fn project(&mut self, project: raw::Project, root: &Path) -> Config {
@@ -224,7 +236,7 @@ impl Validator<'_> {
         self.provider(&project.cluster.provider);
         if project.cluster.kubernetes != "1.36" {
             let message = format!("the embedded cluster is Kubernetes 1.36, not `{}`", project.cluster.kubernetes);
-            self.problem(&project.cluster.kubernetes, message, Some("use kubernetes = \"1.36\""));
+            self.problem("cluster.kubernetes", message, Some("use kubernetes = \"1.36\""));
         }
         let node_pools = self.node_pools(project.cluster.node_pools);
         let registry = project.registry.name.unwrap_or_else(|| format!("{}acr", project.name.replace('-', "")));
@@ -232,7 +244,7 @@ impl Validator<'_> {
             || !registry.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         {
             self.problem(
-                &registry,
+                "registry.name",
                 format!("registry name `{registry}` must be 5 to 50 lower-case letters and digits"),
                 None,
             );
@@ -266,7 +278,7 @@ impl Validator<'_> {
     fn dns_label(&mut self, value: &str, key: &str) {
         if !is_dns_label(value) {
             let message = format!("`{key}`: `{value}` is not a DNS label");
-            self.problem(value, message, Some("use lower-case letters, digits and hyphens, at most 63"));
+            self.problem(key, message, Some("use lower-case letters, digits and hyphens, at most 63"));
         }
     }
 
@@ -274,25 +286,26 @@ impl Validator<'_> {
         if !CLUSTER_PROVIDERS.contains(&asked) {
             let message = format!("cluster provider `{asked}` is not available in this release");
             let known: Vec<String> = CLUSTER_PROVIDERS.iter().map(|known| format!("provider = \"{known}\"")).collect();
-            self.problem(asked, message, Some(&format!("use {}", known.join(" or "))));
+            self.problem("cluster.provider", message, Some(&format!("use {}", known.join(" or "))));
         }
     }
 
     fn node_pools(&mut self, pools: Vec<raw::NodePool>) -> Vec<raw::NodePool> {
-        for pool in &pools {
+        for (index, pool) in pools.iter().enumerate() {
+            let at = |key: &str| format!("cluster.node-pools[{index}].{key}");
             let name_ok = (1..=12).contains(&pool.name.len())
                 && pool.name.starts_with(|c: char| c.is_ascii_lowercase())
                 && pool.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
             if !name_ok {
                 let message = format!("node pool name `{}` must be 1 to 12 lower-case letters and digits", pool.name);
-                self.problem(&pool.name, message, None);
+                self.problem(&at("name"), message, None);
             }
             if !["System", "User"].contains(&pool.mode.as_str()) {
-                self.problem(&pool.mode, format!("node pool mode `{}` is neither System nor User", pool.mode), None);
+                self.problem(&at("mode"), format!("node pool mode `{}` is neither System nor User", pool.mode), None);
             }
             if pool.simulated {
                 let message = format!("node pool `{}`: simulated nodes are not available in this release", pool.name);
-                self.problem(&pool.name, message, Some("leave `simulated` out"));
+                self.problem(&at("simulated"), message, Some("leave `simulated` out"));
             }
         }
         if pools.is_empty() {
@@ -318,7 +331,11 @@ impl Validator<'_> {
                 Some(path) => Some(PathBuf::from(path)),
                 None => {
                     let message = format!("database engine `{other}` is not available in this release");
-                    self.problem(other, message, Some("use `auto`, `process` or `process:/path/to/mysqld`"));
+                    self.problem(
+                        "database.engine",
+                        message,
+                        Some("use `auto`, `process` or `process:/path/to/mysqld`"),
+                    );
                     None
                 }
             },
@@ -334,23 +351,25 @@ impl Validator<'_> {
         for (key, value) in [("git.organization", &organization), ("git.repository", &repository)] {
             if asked && !is_git_name(value) {
                 let message = format!("`{key}`: `{value}` cannot be part of a repository's URL");
-                self.problem(value, message, Some("use letters, digits, `-`, `_` and `.`, at most 100"));
+                self.problem(key, message, Some("use letters, digits, `-`, `_` and `.`, at most 100"));
             }
         }
         let known: BTreeSet<String> =
             identity.users.iter().flat_map(|u| u.groups.iter().chain([&u.name])).cloned().collect();
-        for writer in git.writers.iter().flatten().filter(|w| !known.contains(*w)) {
-            let hint = check::nearest(writer, &known).map(|n| format!("did you mean `{n}`?"));
+        let writers = git.writers.iter().flatten().enumerate();
+        for (index, writer) in writers.filter(|(_, writer)| !known.contains(*writer)) {
+            let hint = nearest(writer, known.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
             let message = format!("`git.writers`: no user or group is named `{writer}`");
-            self.problem(writer, message, hint.as_deref());
+            self.problem(&format!("git.writers[{index}]"), message, hint.as_deref());
         }
-        for hook in &git.webhooks {
+        for (index, hook) in git.webhooks.iter().enumerate() {
+            let at = |key: &str| format!("git.webhooks[{index}].{key}");
             if !url::Url::parse(&hook.url).is_ok_and(|u| ["http", "https"].contains(&u.scheme())) {
-                self.problem(&hook.url, format!("webhook `{}` is not an http or https URL", hook.url), None);
+                self.problem(&at("url"), format!("webhook `{}` is not an http or https URL", hook.url), None);
             }
             if !["json", "form"].contains(&hook.content_type.as_str()) {
                 let message = format!("content type `{}` of a webhook is neither json nor form", hook.content_type);
-                self.problem(&hook.content_type, message, None);
+                self.problem(&at("content-type"), message, None);
             }
         }
         GitConfig {
@@ -367,15 +386,21 @@ impl Validator<'_> {
     }
 
     fn apps(&mut self, apps: &[raw::App]) {
-        for app in apps {
+        for (index, app) in apps.iter().enumerate() {
+            let at = |key: &str| format!("identity.apps[{index}].{key}");
             if let Some(id) = &app.client_id
                 && uuid::Uuid::parse_str(id).is_err()
             {
-                self.problem(id, format!("client id `{id}` of application `{}` is not a UUID", app.name), None);
+                self.problem(
+                    &at("client-id"),
+                    format!("client id `{id}` of application `{}` is not a UUID", app.name),
+                    None,
+                );
             }
-            for uri in &app.redirect_uris {
+            for (index, uri) in app.redirect_uris.iter().enumerate() {
                 if url::Url::parse(uri).is_err() {
-                    self.problem(uri, format!("redirect URI `{uri}` of application `{}` is not a URL", app.name), None);
+                    let message = format!("redirect URI `{uri}` of application `{}` is not a URL", app.name);
+                    self.problem(&at(&format!("redirect-uris[{index}]")), message, None);
                 }
             }
         }
@@ -390,55 +415,61 @@ impl Validator<'_> {
     ) -> Vec<ServiceConfig> {
         let names: BTreeSet<String> = services.iter().map(|s| s.name.clone()).collect();
         let mut seen = BTreeSet::new();
-        for service in &services {
-            self.dns_label(&service.name, "service.name");
+        for (index, service) in services.iter().enumerate() {
+            let at = |key: &str| format!("service[{index}].{key}");
+            self.dns_label(&service.name, &at("name"));
             if !seen.insert(service.name.clone()) {
-                self.problem(&service.name, format!("two services are named `{}`", service.name), None);
+                self.problem(&at("name"), format!("two services are named `{}`", service.name), None);
             }
             if service.database.is_some() && !has_database {
                 let message = format!("service `{}` has a database but there is no [database] section", service.name);
-                self.problem(&service.name, message, Some("add [database] with a name"));
+                self.problem(&at("database"), message, Some("add [database] with a name"));
             }
-            for dependency in &service.depends_on {
+            for (index, dependency) in service.depends_on.iter().enumerate() {
                 if !names.contains(dependency) {
-                    let hint = check::nearest(dependency, &names).map(|n| format!("did you mean `{n}`?"));
+                    let hint =
+                        nearest(dependency, names.iter().map(String::as_str)).map(|n| format!("did you mean `{n}`?"));
                     let message = format!("service `{}` depends on unknown service `{dependency}`", service.name);
-                    self.problem(dependency, message, hint.as_deref());
+                    self.problem(&at(&format!("depends-on[{index}]")), message, hint.as_deref());
                 }
             }
         }
-        let valid = services.into_iter().filter_map(|s| self.service(s, root, registry)).collect();
+        let services = services.into_iter().enumerate();
+        let valid = services.filter_map(|(index, s)| Some((index, self.service(index, s, root, registry)?))).collect();
         self.in_dependency_order(valid)
     }
 
-    fn service(&mut self, service: raw::Service, root: &Path, registry: &str) -> Option<ServiceConfig> {
-        let path = self.inside(root, root, &service.path)?;
+    fn service(&mut self, index: usize, service: raw::Service, root: &Path, registry: &str) -> Option<ServiceConfig> {
+        let at = |key: &str| format!("service[{index}].{key}");
+        let path = self.inside(root, root, &service.path, &at("path"))?;
         if !path.is_dir() {
             let message = format!("service `{}`: folder {} does not exist", service.name, path.display());
-            self.problem(&service.path, message, None);
+            self.problem(&at("path"), message, None);
         }
         let context = match &service.context {
-            Some(context) => self.inside(root, root, context)?,
+            Some(context) => self.inside(root, root, context, &at("context"))?,
             None => path.clone(),
         };
-        let dockerfile = self.inside(root, &path, &service.dockerfile)?;
-        let mut below = |list: &[String]| -> Option<Vec<PathBuf>> {
-            list.iter().map(|item| self.inside(root, &path, item)).collect()
+        let dockerfile = self.inside(root, &path, &service.dockerfile, &at("dockerfile"))?;
+        let mut below = |list: &[String], key: &str| -> Option<Vec<PathBuf>> {
+            let items = list.iter().enumerate();
+            items.map(|(index, item)| self.inside(root, &path, item, &at(&format!("{key}[{index}]")))).collect()
         };
-        let manifests = below(&service.manifests)?;
-        let watch = if service.watch.is_empty() { vec![path.clone()] } else { below(&service.watch)? };
+        let manifests = below(&service.manifests, "manifests")?;
+        let watch = if service.watch.is_empty() { vec![path.clone()] } else { below(&service.watch, "watch")? };
         let mut sync = Vec::new();
-        for pair in &service.sync {
+        for (index, pair) in service.sync.iter().enumerate() {
+            let at = |key: &str| at(&format!("sync[{index}].{key}"));
             if !pair.to.starts_with('/') {
-                self.problem(&pair.to, format!("sync target `{}` must be an absolute path", pair.to), None);
+                self.problem(&at("to"), format!("sync target `{}` must be an absolute path", pair.to), None);
             }
-            sync.push((self.inside(root, &path, &pair.from)?, pair.to.clone()));
+            sync.push((self.inside(root, &path, &pair.from, &at("from"))?, pair.to.clone()));
         }
         let repository = service.image.as_deref().unwrap_or(&service.name);
         let image = match format!("{registry}.azurecr.io/{repository}").parse::<ImageRef>() {
             Ok(image) => image,
             Err(error) => {
-                self.problem(repository, error.to_string(), None);
+                self.problem(&at("image"), error.to_string(), None);
                 return None;
             }
         };
@@ -459,7 +490,7 @@ impl Validator<'_> {
     }
 
     /// Resolves `relative` below `base`, and refuses paths that leave the project.
-    fn inside(&mut self, root: &Path, base: &Path, relative: &str) -> Option<PathBuf> {
+    fn inside(&mut self, root: &Path, base: &Path, relative: &str, at: &str) -> Option<PathBuf> {
         let mut resolved = base.to_owned();
         for component in Path::new(relative).components() {
             match component {
@@ -469,32 +500,32 @@ impl Validator<'_> {
                     resolved.pop();
                 }
                 Component::RootDir | Component::Prefix(_) => {
-                    self.problem(relative, format!("path `{relative}` must be relative"), None);
+                    self.problem(at, format!("path `{relative}` must be relative"), None);
                     return None;
                 }
             }
         }
         if !resolved.starts_with(root) {
-            self.problem(relative, format!("path `{relative}` leaves the project"), None);
+            self.problem(at, format!("path `{relative}` leaves the project"), None);
             return None;
         }
         Some(resolved)
     }
 
-    fn in_dependency_order(&mut self, mut waiting: Vec<ServiceConfig>) -> Vec<ServiceConfig> {
+    /// Services with their places in the file, each after those it depends on.
+    fn in_dependency_order(&mut self, mut waiting: Vec<(usize, ServiceConfig)>) -> Vec<ServiceConfig> {
         let mut ordered: Vec<ServiceConfig> = Vec::new();
         while !waiting.is_empty() {
-            let known: BTreeSet<ServiceName> = waiting.iter().map(|s| s.name.clone()).collect();
+            let known: BTreeSet<ServiceName> = waiting.iter().map(|(_, s)| s.name.clone()).collect();
             let (ready, rest): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|s| s.depends_on.iter().all(|d| !known.contains(d)));
-            if ready.is_empty() {
-                let cycle: Vec<&str> = rest.iter().map(|s| s.name.as_str()).collect();
+                waiting.into_iter().partition(|(_, s)| s.depends_on.iter().all(|d| !known.contains(d)));
+            if let (true, Some((first, _))) = (ready.is_empty(), rest.first()) {
+                let cycle: Vec<&str> = rest.iter().map(|(_, s)| s.name.as_str()).collect();
                 let message = format!("services depend on each other in a circle: {}", cycle.join(", "));
-                let name = cycle.first().map_or(String::new(), |n| (*n).to_owned());
-                self.problem(&name, message, None);
+                self.problem(&format!("service[{first}].depends-on"), message, None);
                 return ordered;
             }
-            ordered.extend(ready);
+            ordered.extend(ready.into_iter().map(|(_, service)| service));
             waiting = rest;
         }
         ordered
@@ -560,6 +591,16 @@ mod tests {
         let found = problems(text);
         assert!(found.contains(&"path `../a` leaves the project".to_owned()), "{found:?}");
         assert!(found.iter().any(|p| p.contains("unknown service `b`")), "{found:?}");
+    }
+
+    #[test]
+    fn a_problem_is_told_at_its_own_place_though_the_value_stands_elsewhere_too() {
+        let text = "name = 'shop'\n[identity]\ntenant = \"b\"\n[[service]]\nname = 'a'\npath = 'a'\n\
+            depends-on = [ 'b' ]\n[[service]]\nname = 'a'\npath = '../a'\nwatch = ['x', '/x']\n";
+        let found = parse(text, Path::new("/project")).unwrap_err();
+        let told: Vec<(usize, &str)> =
+            found.iter().map(|p| (text[..p.span.start].lines().count(), &text[p.span.clone()])).collect();
+        assert_eq!(told, [(7, "'b'"), (9, "'a'"), (6, "'a'"), (10, "'../a'")], "{found:?}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! writes, so that a reconciliation sees what the one before it did.
 
 use super::error::ControllerError;
-use futures::StreamExt;
+use futures::{StreamExt, future::BoxFuture};
 use kube::{
     Client, Resource, ResourceExt,
     api::{Api, DeleteParams, Patch, PatchParams, PostParams},
@@ -97,6 +97,24 @@ pub struct Informer<K>(Arc<Shared<K>>);
 impl<K> Clone for Informer<K> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
+    }
+}
+
+/// What is done to every cache, whatever its kind.
+pub trait Watched {
+    /// [`Informer::synced`].
+    fn synced(&self) -> BoxFuture<'_, ()>;
+    /// [`Informer::run`].
+    fn watch(&self, shutdown: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
+impl<K: Cached> Watched for Informer<K> {
+    fn synced(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Informer::synced(self))
+    }
+
+    fn watch(&self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(self.clone().run(shutdown))
     }
 }
 

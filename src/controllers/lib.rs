@@ -5,9 +5,10 @@
 //! `reconcile(context, key)` that reads the shared caches and brings one object a step closer to
 //! what it should be. Decisions are pure functions in `plan` modules.
 //!
-//! Not here yet, to be added the same way (one module, one line in `start`): CertificateSigningRequest
+//! Not here yet, to be added the same way (one module, one row of `CONTROLLERS`): CertificateSigningRequest
 //! approval, mirroring of hand-written Endpoints, preemption.
 
+mod caches;
 pub mod clock;
 pub mod cronjob;
 pub mod daemonset;
@@ -42,24 +43,11 @@ use aksim_runtime::{
     volumes::VolumeFolders,
 };
 use async_trait::async_trait;
+use caches::Caches;
 use error::ControllerError;
-use informer::{Cached, Informer, ObjectKey};
-use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
-    autoscaling::v2::HorizontalPodAutoscaler,
-    batch::v1::{CronJob, Job},
-    coordination::v1::Lease,
-    core::v1::{
-        ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota, Service,
-        ServiceAccount,
-    },
-    discovery::v1::EndpointSlice,
-    policy::v1::PodDisruptionBudget,
-    storage::v1::StorageClass,
-};
-use kube::runtime::watcher;
-use pod::Pod;
-use queue::WorkQueue;
+use futures::future::{BoxFuture, join_all};
+use informer::ObjectKey;
+use queue::{Requeue, WorkQueue};
 use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -111,30 +99,7 @@ pub struct Context {
     pub(crate) client: kube::Client,
     pub(crate) config: ControllersConfig,
     pub(crate) events: events::EventRecorder,
-    pub(crate) pods: Informer<Pod>,
-    pub(crate) replica_sets: Informer<ReplicaSet>,
-    pub(crate) deployments: Informer<Deployment>,
-    pub(crate) stateful_sets: Informer<StatefulSet>,
-    pub(crate) daemon_sets: Informer<DaemonSet>,
-    pub(crate) revisions: Informer<ControllerRevision>,
-    pub(crate) claims: Informer<PersistentVolumeClaim>,
-    pub(crate) jobs: Informer<Job>,
-    pub(crate) cron_jobs: Informer<CronJob>,
-    pub(crate) budgets: Informer<PodDisruptionBudget>,
-    pub(crate) services: Informer<Service>,
-    pub(crate) endpoint_slices: Informer<EndpointSlice>,
-    pub(crate) endpoints: Informer<Endpoints>,
-    pub(crate) namespaces: Informer<Namespace>,
-    pub(crate) service_accounts: Informer<ServiceAccount>,
-    /// ConfigMaps called `kube-root-ca.crt` only.
-    pub(crate) root_certificates: Informer<ConfigMap>,
-    pub(crate) nodes: Informer<Node>,
-    /// Leases of the namespace `kube-node-lease` only.
-    pub(crate) leases: Informer<Lease>,
-    pub(crate) autoscalers: Informer<HorizontalPodAutoscaler>,
-    pub(crate) volumes: Informer<PersistentVolume>,
-    pub(crate) storage_classes: Informer<StorageClass>,
-    pub(crate) quotas: Informer<ResourceQuota>,
+    pub(crate) caches: Caches,
     /// Namespaces with quotas whose content changed.
     pub(crate) counted: WorkQueue<ObjectKey>,
     /// Namespaces that are being deleted and may have become empty.
@@ -149,33 +114,8 @@ pub struct Context {
 
 impl Context {
     fn new(client: kube::Client, config: ControllersConfig, events: events::EventRecorder) -> Self {
-        let only = |field: &str| watcher::Config::default().fields(field);
         Self {
-            pods: Informer::with(client.clone(), watcher::Config::default(), pod::slim, pod::index),
-            replica_sets: Informer::by_controller(client.clone()),
-            deployments: Informer::new(client.clone()),
-            stateful_sets: Informer::new(client.clone()),
-            daemon_sets: Informer::new(client.clone()),
-            revisions: Informer::by_controller(client.clone()),
-            claims: Informer::new(client.clone()),
-            jobs: Informer::new(client.clone()),
-            cron_jobs: Informer::new(client.clone()),
-            budgets: Informer::new(client.clone()),
-            services: Informer::new(client.clone()),
-            endpoint_slices: Informer::new(client.clone()),
-            endpoints: Informer::new(client.clone()),
-            namespaces: Informer::new(client.clone()),
-            service_accounts: Informer::new(client.clone()),
-            root_certificates: Informer::selected(
-                client.clone(),
-                only(&format!("metadata.name={}", service_account::ROOT_CA)),
-            ),
-            nodes: Informer::new(client.clone()),
-            leases: Informer::selected(client.clone(), only(&format!("metadata.namespace={}", node_lifecycle::LEASES))),
-            autoscalers: Informer::new(client.clone()),
-            volumes: Informer::new(client.clone()),
-            storage_classes: Informer::new(client.clone()),
-            quotas: Informer::new(client.clone()),
+            caches: Caches::new(&client),
             counted: WorkQueue::default(),
             ending: WorkQueue::default(),
             due: WorkQueue::default(),
@@ -187,6 +127,15 @@ impl Context {
             config,
             events,
         }
+    }
+}
+
+/// Every controller lives by the caches: `context.pods` is `context.caches.pods`.
+impl std::ops::Deref for Context {
+    type Target = Caches;
+
+    fn deref(&self) -> &Caches {
+        &self.caches
     }
 }
 
@@ -204,80 +153,76 @@ impl Controllers {
     }
 }
 
-/// Starts the queue of one controller module.
-macro_rules! controller {
-    ($tasks:expr, $context:expr, $shutdown:expr, $name:literal, $workers:literal, $module:ident) => {{
-        let queue = $module::register(&$context);
-        let (context, shutdown) = ($context.clone(), $shutdown.clone());
-        $tasks.spawn(async move {
+/// A queue of keys and what brings one object a step closer to what it should be.
+struct Controller {
+    name: &'static str,
+    /// How many keys are worked on at once.
+    workers: usize,
+    /// Follows the watches it depends on; before they start.
+    register: fn(&Arc<Context>) -> WorkQueue<ObjectKey>,
+    reconcile: for<'a> fn(&'a Context, ObjectKey) -> BoxFuture<'a, Result<Requeue, ControllerError>>,
+}
+
+/// A controller a row: its name, its workers, the module that has its `register` and `reconcile`.
+macro_rules! controllers {
+    ($($name:literal, $workers:literal, $module:ident;)*) => {
+        const CONTROLLERS: &[Controller] = &[$(Controller {
+            name: $name,
+            workers: $workers,
+            register: $module::register,
+            reconcile: |context, key| Box::pin($module::reconcile(context, key)),
+        },)*];
+    };
+}
+
+controllers! {
+    "deployment", 4, deployment;
+    "replicaset", 8, replicaset;
+    "endpoints", 8, endpoints;
+    "statefulset", 4, statefulset;
+    "daemonset", 2, daemonset;
+    "job", 4, job;
+    "cronjob", 4, cronjob;
+    "disruption", 2, disruption;
+    "horizontal-pod-autoscaler", 4, hpa;
+    "namespace", 4, namespace;
+    "service-account", 2, service_account;
+    "node-lifecycle", 4, node_lifecycle;
+    "taint-eviction", 4, eviction;
+    "pod-gc", 2, pod_gc;
+    "persistent-volume", 4, volume;
+    "ephemeral-volume", 2, ephemeral_volume;
+    "resource-quota", 2, resource_quota;
+}
+
+impl Controller {
+    /// Registers its handlers at once; the future works on the queue once the caches are filled.
+    fn start(&'static self, context: &Arc<Context>, shutdown: &CancellationToken) -> impl Future<Output = ()> + use<> {
+        let queue = (self.register)(context);
+        let (context, shutdown) = (context.clone(), shutdown.clone());
+        async move {
             context.synced().await;
             let reconcile = |key| {
                 let context = context.clone();
-                async move { $module::reconcile(&context, key).await }
+                async move { (self.reconcile)(&context, key).await }
             };
-            queue.run($name, $workers, shutdown, reconcile).await;
-        });
-    }};
+            queue.run(self.name, self.workers, shutdown, reconcile).await;
+        }
+    }
 }
 
 impl Context {
     /// Waits until every cache has its first list.
     async fn synced(&self) {
-        tokio::join!(
-            self.pods.synced(),
-            self.replica_sets.synced(),
-            self.deployments.synced(),
-            self.jobs.synced(),
-            self.stateful_sets.synced(),
-            self.daemon_sets.synced(),
-            self.revisions.synced(),
-            self.claims.synced(),
-            self.cron_jobs.synced(),
-            self.budgets.synced(),
-            self.services.synced(),
-            self.endpoint_slices.synced(),
-            self.endpoints.synced(),
-            self.namespaces.synced(),
-            self.service_accounts.synced(),
-            self.root_certificates.synced(),
-            self.nodes.synced(),
-            self.leases.synced(),
-            self.autoscalers.synced(),
-            self.volumes.synced(),
-            self.storage_classes.synced(),
-            self.quotas.synced(),
-        );
+        join_all(self.caches.each().map(|cache| cache.synced())).await;
     }
 
     /// Starts every watch; after all handlers are registered.
     fn watch(&self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
-        spawn(tasks, &self.pods, shutdown);
-        spawn(tasks, &self.replica_sets, shutdown);
-        spawn(tasks, &self.deployments, shutdown);
-        spawn(tasks, &self.jobs, shutdown);
-        spawn(tasks, &self.stateful_sets, shutdown);
-        spawn(tasks, &self.daemon_sets, shutdown);
-        spawn(tasks, &self.revisions, shutdown);
-        spawn(tasks, &self.claims, shutdown);
-        spawn(tasks, &self.cron_jobs, shutdown);
-        spawn(tasks, &self.budgets, shutdown);
-        spawn(tasks, &self.services, shutdown);
-        spawn(tasks, &self.endpoint_slices, shutdown);
-        spawn(tasks, &self.endpoints, shutdown);
-        spawn(tasks, &self.namespaces, shutdown);
-        spawn(tasks, &self.service_accounts, shutdown);
-        spawn(tasks, &self.root_certificates, shutdown);
-        spawn(tasks, &self.nodes, shutdown);
-        spawn(tasks, &self.leases, shutdown);
-        spawn(tasks, &self.autoscalers, shutdown);
-        spawn(tasks, &self.volumes, shutdown);
-        spawn(tasks, &self.storage_classes, shutdown);
-        spawn(tasks, &self.quotas, shutdown);
+        for cache in self.caches.each() {
+            tasks.spawn(cache.watch(shutdown.clone()));
+        }
     }
-}
-
-fn spawn<K: Cached>(tasks: &mut JoinSet<()>, informer: &Informer<K>, shutdown: &CancellationToken) {
-    tasks.spawn(informer.clone().run(shutdown.clone()));
 }
 
 #[async_trait]
@@ -290,24 +235,10 @@ impl Component for Controllers {
         let Self { context, writer } = *self;
         let mut tasks = JoinSet::new();
         let shutdown = run.shutdown.child_token();
-        controller!(tasks, context, shutdown, "deployment", 4, deployment);
-        controller!(tasks, context, shutdown, "replicaset", 8, replicaset);
-        controller!(tasks, context, shutdown, "endpoints", 8, endpoints);
-        controller!(tasks, context, shutdown, "statefulset", 4, statefulset);
-        controller!(tasks, context, shutdown, "daemonset", 2, daemonset);
-        controller!(tasks, context, shutdown, "job", 4, job);
-        controller!(tasks, context, shutdown, "cronjob", 4, cronjob);
+        for controller in CONTROLLERS {
+            tasks.spawn(controller.start(&context, &shutdown));
+        }
         tasks.spawn(cronjob::follow_clock(context.clone(), shutdown.clone()));
-        controller!(tasks, context, shutdown, "disruption", 2, disruption);
-        controller!(tasks, context, shutdown, "horizontal-pod-autoscaler", 4, hpa);
-        controller!(tasks, context, shutdown, "namespace", 4, namespace);
-        controller!(tasks, context, shutdown, "service-account", 2, service_account);
-        controller!(tasks, context, shutdown, "node-lifecycle", 4, node_lifecycle);
-        controller!(tasks, context, shutdown, "taint-eviction", 4, eviction);
-        controller!(tasks, context, shutdown, "pod-gc", 2, pod_gc);
-        controller!(tasks, context, shutdown, "persistent-volume", 4, volume);
-        controller!(tasks, context, shutdown, "ephemeral-volume", 2, ephemeral_volume);
-        controller!(tasks, context, shutdown, "resource-quota", 2, resource_quota);
         let (collecting, stop) = (context.clone(), shutdown.clone());
         tasks.spawn(async move {
             collecting.synced().await;

@@ -2,6 +2,7 @@
 //! API server, so that twenty thousand pods fit in little memory.
 
 use super::quantity::Quantity;
+use aksim_model::pod::says_ready;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{Affinity, PodReadinessGate, PodSchedulingGate, Toleration, TopologySpreadConstraint},
@@ -381,7 +382,7 @@ impl Pod {
         self.status.conditions.iter().find(|c| c.type_ == type_)
     }
     pub fn is_ready(&self) -> bool {
-        self.condition("Ready").is_some_and(|c| c.status == "True")
+        says_ready(self.status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())))
     }
     /// When the pod became ready, if it is.
     pub fn ready_since(&self) -> Option<jiff::Timestamp> {

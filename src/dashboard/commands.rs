@@ -1,6 +1,7 @@
 //! The `:` command line: what can be typed, and how it completes.
 
 use super::tabs::Tab;
+use aksim_model::suggest::nearest;
 
 /// A command that was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,10 +88,9 @@ pub fn parse(line: &str, services: &[String]) -> Result<Typed, String> {
 }
 
 fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|k| (strsim::jaro_winkler(given, k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match nearest {
-        Some((score, known)) if score > 0.7 => format!("no {what} `{given}`; did you mean `{known}`?"),
-        _ => format!("no {what} `{given}`"),
+    match nearest(given, known) {
+        Some(known) => format!("no {what} `{given}`; did you mean `{known}`?"),
+        None => format!("no {what} `{given}`"),
     }
 }
 

@@ -402,7 +402,7 @@ impl DashboardSource for FakeSource {
         self.world.subscribe()
     }
     async fn command(&self, command: Command) -> Result<CommandReply, String> {
-        Ok(CommandReply { message: format!("{command:?}"), journeys: vec![] })
+        Ok(CommandReply { message: format!("{command:?}") })
     }
     fn logs(&self, _: LogQuery) -> BoxStream<'static, LogLine> {
         futures::stream::iter(log_lines()).boxed()

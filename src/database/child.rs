@@ -1,22 +1,22 @@
 //! The server process: started, watched, stopped, and found again when an earlier aksim died.
 
 use super::server::DatabaseError;
-use aksim_runtime::files::{PRIVATE, write_atomic};
+use aksim_runtime::{
+    files::{PRIVATE, write_atomic},
+    process::{End, ProcessHandle, end, pidfd_open},
+};
 use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     collections::VecDeque,
     io,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::{CommandExt, ExitStatusExt},
-    },
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Interest, unix::AsyncFd},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     sync::{oneshot, watch},
     task::JoinSet,
 };
@@ -28,41 +28,22 @@ const MAX_LOG: u64 = 4 << 20;
 /// What MySQL and MariaDB write once they accept connections.
 const READY: &str = "ready for connections";
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.cast_signed(), 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just handed this descriptor out; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed())
 }
 
-/// A process that may not be a child, safe against reuse of its id.
-struct PidFd(AsyncFd<OwnedFd>);
-
-impl PidFd {
-    /// Needs a runtime; `fd` is of [`pidfd_open`].
-    fn new(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is open and owned here; nobody replaces or closes it.
-        Ok(Self(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? }))
-    }
-    /// Sends a signal; a process that is gone is not an error.
-    fn signal(&self, signal: Signal) {
-        let fd = self.0.get_ref().as_raw_fd();
-        // SAFETY: the descriptor is open, no siginfo is passed.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, std::ptr::null::<u8>(), 0) };
-    }
-    /// Waits until the process has ended.
-    async fn ended(&self) -> io::Result<()> {
-        self.0.readable().await.map(drop)
-    }
-    /// SIGTERM, then SIGKILL after the deadline; `false` if it had to be killed.
-    async fn stop(&self, deadline: Duration) -> io::Result<bool> {
-        self.signal(Signal::SIGTERM);
-        if let Ok(ended) = tokio::time::timeout(deadline, self.ended()).await {
-            return ended.map(|()| true);
+/// SIGTERM, then SIGKILL after the deadline; `false` if it had to be killed.
+async fn stop(process: &ProcessHandle, deadline: Duration) -> io::Result<bool> {
+    let send = |signal| {
+        if let Err(error) = process.signal(signal) {
+            tracing::warn!(pid = process.pid(), %signal, %error, "the database server could not be signalled");
         }
-        self.signal(Signal::SIGKILL);
-        self.ended().await.map(|()| false)
+        std::future::ready(())
+    };
+    match end(&[(Signal::SIGTERM, deadline)], send, process.ended()).await {
+        End::Heeded(ended) => ended.map(|()| true),
+        End::Killed(ended) => ended.map(|()| false),
+        End::Stuck => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -86,7 +67,7 @@ impl Tail {
 
 /// A running server. Dropping it kills the server.
 pub(super) struct Child {
-    process: PidFd,
+    process: ProcessHandle,
     exit: oneshot::Receiver<io::Result<ExitStatus>>,
     ready: watch::Receiver<bool>,
     /// Last lines it wrote.
@@ -136,7 +117,7 @@ impl Child {
                 Ok(mut child) => {
                     // Taken before anybody waits: until then the id cannot be another's.
                     let pid = child.id();
-                    let process = pidfd_open(pid).map(|fd| (fd, pid, start_time(pid), child.stderr.take()));
+                    let process = pidfd_open(self::pid(pid)).map(|fd| (fd, pid, start_time(pid), child.stderr.take()));
                     // Without a handle at the other end nobody could stop the child.
                     let held = process.is_ok();
                     if started.send(process).is_err() || !held {
@@ -149,7 +130,7 @@ impl Child {
             .map_err(failed)?;
         let gone = || io::Error::other("the thread that starts the server ended");
         let (fd, pid, born, pipe) = pid.await.map_err(|_| gone()).and_then(|spawned| spawned).map_err(failed)?;
-        let process = PidFd::new(fd).map_err(failed)?;
+        let process = ProcessHandle::from_fd(fd).map_err(failed)?;
         if let Some(born) = born {
             let content = format!("{pid} {born}\n");
             write_atomic(&launch.pid_file, content.as_bytes(), PRIVATE)
@@ -185,17 +166,24 @@ impl Child {
 
     /// Shuts it down; kills it after the deadline. `false` if it had to be killed.
     pub(super) async fn stop(mut self, deadline: Duration) -> bool {
-        let clean = self.process.stop(deadline).await.unwrap_or(false);
-        // Reaped by its thread.
-        let _ = (&mut self.exit).await;
-        clean
+        match stop(&self.process, deadline).await {
+            Ok(clean) => {
+                // Reaped by its thread.
+                let _ = (&mut self.exit).await;
+                clean
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the end of the database server was not seen");
+                false
+            }
+        }
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         // Already ended: nothing happens.
-        self.process.signal(Signal::SIGKILL);
+        let _ = self.process.signal(Signal::SIGKILL);
     }
 }
 
@@ -239,12 +227,12 @@ pub(super) async fn stop_stale(pid_file: &Path, deadline: Duration) -> io::Resul
     let mut fields = content.split_ascii_whitespace().map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(born))) = (fields.next(), fields.next()) else { return Ok(false) };
     let Ok(pid) = u32::try_from(pid) else { return Ok(false) };
-    let Ok(process) = pidfd_open(pid).and_then(PidFd::new) else { return Ok(false) };
+    let Ok(process) = ProcessHandle::open(self::pid(pid)) else { return Ok(false) };
     // Compared after opening: from here on the descriptor means this process and no other.
     if start_time(pid) != Some(born) {
         return Ok(false);
     }
-    process.stop(deadline).await?;
+    stop(&process, deadline).await?;
     Ok(true)
 }
 

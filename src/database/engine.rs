@@ -177,6 +177,7 @@ fn major_minor(version: &str) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aksim_model::advice::Advice;
 
     #[test]
     fn versions_are_read() {

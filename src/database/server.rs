@@ -10,6 +10,7 @@ use super::{
     template,
 };
 use aksim_model::{
+    advice::{Advice, ExitClass},
     endpoint::{AzureName, Endpoint},
     event::{ComponentState, EventBody, FlowRow},
     ids::ComponentName,
@@ -24,6 +25,7 @@ use mysql_async::Conn;
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use std::{
+    borrow::Cow,
     io,
     net::SocketAddr,
     os::unix::fs::MetadataExt,
@@ -158,10 +160,9 @@ pub enum DatabaseError {
     Sql(#[from] mysql_async::Error),
 }
 
-impl DatabaseError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for DatabaseError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::NoEngine => Some("run `aksim doctor --fix`, or `apt-get install mariadb-server`"),
             Self::Engine { .. } | Self::Initialise { .. } => {
                 Some("install MariaDB 10.5 or MySQL 8.0 or newer, for example `apt-get install mariadb-server`")
@@ -169,12 +170,15 @@ impl DatabaseError {
             Self::Port { .. } => Some("choose another port, or stop what listens there"),
             Self::NotReady { .. } => Some("see error.log in the database's state folder"),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 
-    /// Whether the machine lacks something (exit code 3), rather than something having failed.
-    pub fn is_missing_requirement(&self) -> bool {
-        matches!(self, Self::NoEngine | Self::Engine { .. })
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::NoEngine | Self::Engine { .. } => ExitClass::Environment,
+            _ => ExitClass::Failure,
+        }
     }
 }
 

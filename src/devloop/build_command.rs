@@ -1,5 +1,7 @@
 //! Runs a service's build command on the host, its output streamed line by line.
 
+use aksim_runtime::process::signal_group;
+use nix::sys::signal::Signal;
 use std::{
     collections::VecDeque,
     path::Path,
@@ -73,7 +75,7 @@ pub async fn run(
     while out_open || err_open {
         let line = tokio::select! {
             () = cancel.cancelled() => {
-                kill_group(group);
+                signal_group(group, Signal::SIGKILL);
                 return Err(BuildCommandError::Cancelled);
             }
             line = out.next_line(), if out_open => line.ok().flatten().or_else(|| { out_open = false; None }),
@@ -93,14 +95,6 @@ pub async fn run(
     }
     let output = kept.into_iter().collect::<Vec<_>>().join("\n");
     Err(BuildCommandError::Failed { command: shown, status, output })
-}
-
-fn kill_group(group: Option<u32>) {
-    let pid = group.and_then(|g| i32::try_from(g).ok()).map(nix::unistd::Pid::from_raw);
-    if let Some(pid) = pid {
-        // Gone already is what is wanted.
-        let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Why the Git host cannot do what it is asked.
 
 use super::name::NameError;
+use aksim_model::advice::{Advice, ExitClass};
 use aksim_runtime::{net::HttpClientError, pki::PkiError};
-use std::{io, path::PathBuf, time::Duration};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
 /// Why the Git host cannot start, or work on a repository.
 #[derive(Debug, thiserror::Error)]
@@ -71,23 +72,27 @@ pub enum GitError {
     HttpClient(#[from] HttpClientError),
 }
 
-impl GitError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for GitError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::GitMissing { .. } => Some(
                 "install git 2.31 or newer with its http-backend (Debian: `apt-get install git`, macOS: `brew install git`)",
             ),
             Self::Listen(_) => Some("choose another port, or 0 for a free one"),
             _ => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::GitMissing { .. } => ExitClass::Environment,
+            _ => ExitClass::Failure,
         }
     }
+}
 
-    /// Whether the machine lacks something, rather than aksim or the project being wrong.
-    pub fn is_missing_requirement(&self) -> bool {
-        matches!(self, Self::GitMissing { .. })
-    }
-
+impl GitError {
     /// To map an error of the file system at `path`.
     pub(super) fn file(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -318,16 +318,6 @@ impl GitHandle {
         self.keep(&self.state_dir.join(CREDENTIAL_FILE), user, "aksim on this machine", Access::Admin)
     }
 
-    /// The same for a service, such as the pipelines, in a file of its own.
-    ///
-    /// # Errors
-    /// As [`GitHandle::issue_token`].
-    pub fn keep_service_credential(&self, user: &str, access: Access) -> Result<Credential, GitError> {
-        // The login becomes part of a file name.
-        RepositoryName::new("service", user)?;
-        self.keep(&self.state_dir.join(format!("credential-{user}.json")), user, "a service of aksim", access)
-    }
-
     fn keep(&self, path: &Path, user: &str, note: &str, access: Access) -> Result<Credential, GitError> {
         let kept: Option<Credential> = records::read(path)?;
         let good = |c: &Credential| self.host.auth.tokens.verify(&c.password).is_some_and(|t| t.user == user);

@@ -1,6 +1,8 @@
 //! The git program: found once, run without a shell, with an environment of its own.
 
 use super::GitError;
+use aksim_runtime::process::signal_group;
+use nix::sys::signal::Signal;
 use std::{
     ffi::OsStr,
     io,
@@ -239,10 +241,8 @@ impl ChildGroup {
 impl Drop for ChildGroup {
     fn drop(&mut self) {
         // The id is that of the group; it is ours until the child has been waited for.
-        if let (false, Some(id)) = (self.ended, self.child.id())
-            && let Ok(id) = i32::try_from(id)
-        {
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGKILL);
+        if !self.ended {
+            signal_group(self.child.id(), Signal::SIGKILL);
         }
     }
 }

@@ -7,7 +7,10 @@ use super::{
     server::{self, Server},
     specs::{ApplicationKind, DirectorySpec},
 };
-use aksim_model::endpoint::{AzureName, Endpoint};
+use aksim_model::{
+    advice::{Advice, ExitClass},
+    endpoint::{AzureName, Endpoint},
+};
 use aksim_runtime::{
     component::{Component, ComponentError, RunContext},
     files::{PRIVATE, create_private_dir, write_atomic},
@@ -16,7 +19,7 @@ use aksim_runtime::{
 };
 use async_trait::async_trait;
 use rand::distr::{Alphanumeric, SampleString};
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -83,16 +86,23 @@ pub enum IdentityError {
     Pki(#[from] PkiError),
 }
 
-impl IdentityError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for IdentityError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Directory(_) => Some("correct [identity] in aksim.toml"),
             Self::State { .. } | Self::Key(_) => {
                 Some("remove the file to have it made anew; tokens and sessions from before are then refused")
             }
             Self::Listen(_) => Some("choose another port, or stop what listens there"),
             Self::Pki(_) => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Directory(_) => ExitClass::Usage,
+            _ => ExitClass::Failure,
         }
     }
 }

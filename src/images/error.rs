@@ -1,7 +1,8 @@
 //! Why an image could not be built, pulled, pushed or imported.
 
 use super::dockerfile::DockerfileError;
-use std::{io, path::Path, time::Duration};
+use aksim_model::advice::{Advice, ExitClass};
+use std::{borrow::Cow, io, path::Path, time::Duration};
 
 /// Why an image could not be built, pulled, pushed or imported.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -79,17 +80,30 @@ impl From<DockerfileError> for BuildError {
     }
 }
 
-impl BuildError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&str> {
-        match self {
+impl Advice for BuildError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Dockerfile(error) => error.hint.as_deref(),
             Self::Image { hint, .. } => Some(hint),
             Self::Deadline(_) => Some("give the build more time"),
+            Self::Io { source, .. } => return source.hint(),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Dockerfile(_) => ExitClass::Usage,
+            Self::Deadline(_) => ExitClass::Deadline,
+            Self::Cancelled => ExitClass::Interrupted,
+            Self::Io { source, .. } => source.class(),
+            _ => ExitClass::Failure,
+        }
+    }
+}
+
+impl BuildError {
     pub(super) fn malformed(what: impl std::fmt::Display, reason: impl std::fmt::Display) -> Self {
         Self::Malformed { what: what.to_string(), reason: reason.to_string() }
     }

@@ -1,11 +1,11 @@
 //! Which stages a build needs, and in what order.
 
 use super::{
-    dockerfile::{Dockerfile, Kind, RunMount, Source, expand, nearest},
+    dockerfile::{Dockerfile, Kind, RunMount, Source, expand},
     error::BuildError,
     manifest::Platform,
 };
-use aksim_model::image_ref::ImageRef;
+use aksim_model::{image_ref::ImageRef, suggest::nearest};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 

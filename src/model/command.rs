@@ -38,7 +38,4 @@ pub enum Command {
 pub struct CommandReply {
     /// For people: what was started.
     pub message: String,
-    /// Journeys that follow from it.
-    #[serde(default)]
-    pub journeys: Vec<super::ids::JourneyId>,
 }

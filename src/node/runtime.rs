@@ -1,11 +1,15 @@
 //! The container runtime behind a kubelet, in CRI's terms (k8s.io/cri-api `runtime.v1`).
 
-use aksim_model::image_ref::ImageRef;
+use aksim_model::{
+    advice::{Advice, ExitClass},
+    image_ref::ImageRef,
+};
 use aksim_runtime::net::Dialer;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -59,6 +63,24 @@ pub enum RuntimeError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl Advice for RuntimeError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Unsupported { hint, .. } => Some(hint.into()),
+            Self::Io { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
+
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Unsupported { .. } => ExitClass::Environment,
+            Self::Io { source, .. } => source.class(),
+            _ => ExitClass::Failure,
+        }
+    }
 }
 
 /// Id of a pod sandbox: 64 hex digits.

@@ -7,10 +7,12 @@ use super::{
 };
 use aksim_cluster::provider::ClusterProvider;
 use aksim_images::ImageBuilder;
+use aksim_model::advice::Advice;
 use aksim_runtime::{net::SharedDialer, pki::Pki, recorder::Recorder};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -175,13 +177,13 @@ pub enum EngineError {
     Stopping,
 }
 
-impl EngineError {
-    /// Next step.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for EngineError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Unsupported(_) => Some("leave them out with --skip-unsupported"),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 }
 

@@ -13,6 +13,7 @@ pub use auth::{AcrRole, AdminCredentials, EntraConfig, RoleAssignment};
 pub use name::{Digest, NameError, Reference, RepositoryName, Tag};
 pub use storage::{Collected, StorageError};
 
+use aksim_model::advice::{Advice, ExitClass};
 use aksim_runtime::{
     component::{Component, ComponentError, RunContext},
     files::{PRIVATE, create_private_dir, write_atomic},
@@ -25,6 +26,7 @@ use auth::{Authenticator, SigningKeyError, TokenSigner};
 use axum::body::Body;
 use hyper::body::Incoming;
 use std::{
+    borrow::Cow,
     convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -62,13 +64,20 @@ pub enum RegistryError {
     Pki(#[from] PkiError),
 }
 
-impl RegistryError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for RegistryError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Listen(_) => Some("choose another port, or 0 for a free one"),
             Self::Name(_) => Some("change [registry] name in aksim.toml"),
             _ => None,
+        };
+        hint.map(Cow::Borrowed)
+    }
+
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Name(_) => ExitClass::Usage,
+            _ => ExitClass::Failure,
         }
     }
 }

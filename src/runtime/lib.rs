@@ -7,6 +7,7 @@ pub mod http;
 pub mod net;
 pub mod oidc;
 pub mod pki;
+pub mod process;
 pub mod recorder;
 pub mod supervisor;
 pub mod volumes;

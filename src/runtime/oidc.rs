@@ -5,6 +5,7 @@
 //! Azure would. Keys are fetched when first needed, kept, and fetched again when a token names
 //! a key that is not known, so that a rotation at the issuer needs no restart here.
 
+use aksim_model::advice::Advice;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
@@ -17,6 +18,7 @@ use jsonwebtoken::{
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -97,15 +99,15 @@ pub enum TokenError {
     },
 }
 
-impl TokenError {
-    /// Next step for a person, where there is one.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+impl Advice for TokenError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Expired => Some("sign in again, or get a new token with `aksim token`"),
             Self::Audience { .. } => Some("ask for the scope of the service that the token is sent to"),
-            Self::Unavailable { .. } => Some("see `aksim status identity`"),
+            Self::Unavailable { .. } => Some("see the issuer in `aksim status`"),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Why a scenario cannot be read or run. A check that does not hold is no error: it is in the report.
 
 use aksim_config::check::Problem;
+use aksim_model::advice::{Advice, ExitClass};
 use aksim_runtime::control::ControlError;
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
 
 /// Why a scenario cannot be read, or one of its parts not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -79,16 +80,28 @@ pub enum ScenarioError {
     },
 }
 
-impl ScenarioError {
-    /// Next step for a person.
-    pub fn hint(&self) -> Option<&str> {
-        match self {
+impl Advice for ScenarioError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        let hint: Option<&str> = match self {
             Self::Unknown { hint, .. } | Self::Needs { hint, .. } => Some(hint),
-            Self::Control(ControlError::NotRunning { .. }) => Some("start it with `aksim up --detach`"),
+            Self::Control(error) => return error.hint(),
             _ => None,
-        }
+        };
+        hint.map(Cow::Borrowed)
     }
 
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Read { .. } | Self::Invalid { .. } | Self::Unknown { .. } => ExitClass::Usage,
+            Self::Needs { .. } => ExitClass::Environment,
+            Self::Control(error) => error.class(),
+            Self::Deadline { .. } => ExitClass::Deadline,
+            _ => ExitClass::Failure,
+        }
+    }
+}
+
+impl ScenarioError {
     /// For `map_err`: the cluster, while doing something.
     pub(super) fn cluster(doing: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let doing = doing.into();

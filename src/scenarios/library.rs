@@ -1,7 +1,7 @@
 //! Where scenarios are: those that come with aksim, those of the project, and files by path.
 
 use super::{Scenario, ScenarioError, load};
-use aksim_config::check::nearest;
+use aksim_model::suggest::nearest;
 use rust_embed::RustEmbed;
 use std::{
     collections::BTreeMap,
@@ -80,7 +80,7 @@ pub fn find(project: &Path, name: &str) -> Result<Entry, ScenarioError> {
         return Ok(entry.clone());
     }
     let names: Vec<String> = all.into_iter().map(|e| e.name).collect();
-    let hint = match nearest(name, &names) {
+    let hint = match nearest(name, names.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", names.join(", ")),
     };
@@ -96,6 +96,7 @@ fn file(path: &Path) -> Result<Entry, ScenarioError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aksim_model::advice::Advice;
 
     #[test]
     fn every_scenario_that_comes_with_aksim_is_right() {
@@ -118,6 +119,6 @@ mod tests {
         std::fs::write(folder.path().join("scenarios/self-healing.yaml"), "title: mine").unwrap();
         assert_eq!(find(folder.path(), "self-healing").unwrap().text, "title: mine");
         let unknown = find(folder.path(), "self-heeling").unwrap_err();
-        assert_eq!(unknown.hint(), Some("did you mean `self-healing`?"));
+        assert_eq!(unknown.hint().as_deref(), Some("did you mean `self-healing`?"));
     }
 }

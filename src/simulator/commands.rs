@@ -46,7 +46,7 @@ pub async fn serve(mut requests: mpsc::Receiver<CommandRequest>, commands: Comma
             Command::NodePower { node, on } => commands.intervene(Intervention::Power { node, on }).await,
         };
         // Who asked may be gone; what was asked is done all the same.
-        let _ = reply.send(answer.map(|message| CommandReply { message, journeys: Vec::new() }));
+        let _ = reply.send(answer.map(|message| CommandReply { message }));
     }
 }
 

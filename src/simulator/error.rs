@@ -7,9 +7,10 @@ use aksim_git::GitError;
 use aksim_identity::IdentityError;
 use aksim_images::BuildError;
 use aksim_ingress::IngressError;
+use aksim_model::advice::{Advice, DISK_FULL_HINT, ExitClass, is_disk_full};
 use aksim_registry::RegistryError;
 use aksim_runtime::{net::HttpClientError, pki::PkiError, supervisor::SupervisorError};
-use std::io;
+use std::{borrow::Cow, io};
 
 /// Why an environment does not come up, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -89,49 +90,39 @@ impl From<kube::Error> for SimulatorError {
 }
 
 impl SimulatorError {
-    /// Next step for the user.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Provider(error) if error.hint().is_some() => error.hint().map(str::to_owned),
-            error if is_disk_full(error) => Some(DISK_FULL_HINT.into()),
-            Self::State(StateError::Running { .. }) => Some("`aksim status` shows it, `aksim down` stops it".into()),
-            Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
-            Self::Database(error) => error.hint().map(str::to_owned),
-            Self::Registry(error) => error.hint().map(str::to_owned),
-            Self::Git(error) => error.hint().map(str::to_owned),
-            Self::Identity(error) => error.hint().map(str::to_owned),
-            Self::Manifest(error) => error.hint().map(str::to_owned),
-            _ => None,
-        }
-    }
-
-    /// Whether the machine lacks something, rather than aksim or the project being wrong.
-    pub fn is_environment(&self) -> bool {
-        match self {
-            Self::Port { .. } | Self::Events(_) => true,
-            Self::Provider(error) if error.is_environment() => true,
-            error if is_disk_full(error) => true,
-            Self::Database(error) => error.is_missing_requirement(),
-            Self::Git(error) => error.is_missing_requirement(),
-            Self::State(StateError::File { .. }) => true,
-            _ => false,
-        }
+    /// The error of a part that has advice of its own.
+    fn part(&self) -> Option<&dyn Advice> {
+        Some(match self {
+            Self::State(error) => error,
+            Self::Identity(error) => error,
+            Self::Registry(error) => error,
+            Self::Git(error) => error,
+            Self::Database(error) => error,
+            Self::Provider(error) => error,
+            Self::Images(error) => error,
+            Self::Manifest(error) => error,
+            _ => return None,
+        })
     }
 }
 
-/// What to do about a disk that is full.
-pub const DISK_FULL_HINT: &str = "free some space, or set AKSIM_HOME to a folder on another disk; \
-     `aksim down --purge` removes this environment";
+impl Advice for SimulatorError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            error if is_disk_full(error) => Some(DISK_FULL_HINT.into()),
+            Self::Port { .. } => Some("choose another port in aksim.toml, or stop what listens there".into()),
+            error => error.part()?.hint(),
+        }
+    }
 
-/// Whether a full disk or a used up quota is behind an error.
-pub fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.into_iter().any(|error| {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        // Some libraries give the system's error as text only.
-        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-            || error.to_string().contains("No space left on device")
-    })
+    fn class(&self) -> ExitClass {
+        match self {
+            error if is_disk_full(error) => ExitClass::Environment,
+            Self::Port { .. } | Self::Events(_) => ExitClass::Environment,
+            Self::Interrupted => ExitClass::Interrupted,
+            error => error.part().map_or(ExitClass::Failure, Advice::class),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,20 +135,30 @@ mod tests {
         let file = SimulatorError::State(StateError::File { path: "/x".into(), source: full() });
         let events = SimulatorError::Events(io::Error::other(full().to_string()));
         for error in [file, events] {
-            assert!(error.is_environment());
+            assert_eq!(error.class(), ExitClass::Environment);
             assert_eq!(error.hint().as_deref(), Some(DISK_FULL_HINT));
         }
         let part = SimulatorError::from(ProviderError::part(full()));
-        assert!(part.is_environment() && part.hint().as_deref() == Some(DISK_FULL_HINT));
+        assert!(part.class() == ExitClass::Environment && part.hint().as_deref() == Some(DISK_FULL_HINT));
         let other = SimulatorError::Control(io::ErrorKind::NotFound.into());
-        assert!(!other.is_environment() && other.hint().is_none());
+        assert!(other.class() == ExitClass::Failure && other.hint().is_none());
+    }
+
+    #[test]
+    fn the_advice_of_a_part_is_passed_on() {
+        let missing = SimulatorError::Database(DatabaseError::NoEngine);
+        assert_eq!((missing.class(), missing.hint()), (ExitClass::Environment, DatabaseError::NoEngine.hint()));
+        assert!(missing.hint().is_some());
+        let manifest = SimulatorError::Manifest(ManifestError::Empty { path: "/x".into() });
+        assert_eq!(manifest.class(), ExitClass::Usage);
+        assert!(manifest.hint().is_some());
     }
 
     #[test]
     fn what_a_cluster_lacks_is_the_machines_with_its_own_hint() {
         let lacking = ProviderError::Machine { source: "node: no namespaces".into(), hint: "allow them".into() };
         let error = SimulatorError::from(lacking);
-        assert!(error.is_environment());
+        assert_eq!(error.class(), ExitClass::Environment);
         assert_eq!((error.to_string().as_str(), error.hint().as_deref()), ("node: no namespaces", Some("allow them")));
     }
 }

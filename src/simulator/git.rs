@@ -12,7 +12,7 @@ use aksim_git::{
     remote::{RemoteOutcome, RemoteSpec, set_remote},
 };
 use aksim_identity::Issuer;
-use aksim_model::{endpoint::Endpoint, event::EventBody};
+use aksim_model::{advice::Advice, endpoint::Endpoint, event::EventBody};
 use aksim_runtime::oidc::{OidcConfig, TokenVerifier};
 use async_trait::async_trait;
 
@@ -50,7 +50,7 @@ pub async fn bind(
             recorder.record(EventBody::Warning {
                 subject: "git".into(),
                 message: format!("there is no Git host: {error}"),
-                hint: error.hint().map(str::to_owned),
+                hint: error.hint().map(std::borrow::Cow::into_owned),
             });
             Ok(None)
         }

@@ -6,7 +6,10 @@ use crate::{
 };
 use aksim_cluster::provider::Place;
 use aksim_config::{Config, home::Home};
-use aksim_model::endpoint::AzureName;
+use aksim_model::{
+    advice::{Advice, ExitClass},
+    endpoint::AzureName,
+};
 use aksim_runtime::{
     net::{HttpClientError, azure_http_client},
     pki::Pki,
@@ -133,7 +136,7 @@ impl Ground {
 /// The last of a start that failed. What a component has logged may be all there is to find out why;
 /// what the machine lacks, or the project, has been said.
 fn given_up(error: SimulatorError, state: State) -> SimulatorError {
-    if error.is_environment() || matches!(error, SimulatorError::Manifest(_)) {
+    if matches!(error.class(), ExitClass::Environment | ExitClass::Usage) {
         state.forget_new();
     }
     error

@@ -5,7 +5,7 @@ use aksim_cluster::provider::RegistryLogin;
 use aksim_config::ServiceConfig;
 use aksim_devloop::{LineSink, Packager};
 use aksim_images::{BuildError, BuildEvent, BuildRequest, BuiltImage, Credentials, ImageBuilder, ImageBuilderConfig};
-use aksim_model::image_ref::ImageRef;
+use aksim_model::{advice::Advice, image_ref::ImageRef};
 use async_trait::async_trait;
 use std::{collections::BTreeMap, time::Duration};
 

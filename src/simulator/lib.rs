@@ -27,7 +27,7 @@ mod secrets;
 mod start;
 mod state;
 
-pub use error::{DISK_FULL_HINT, SimulatorError, is_disk_full};
+pub use error::SimulatorError;
 pub use ground::{KubeconfigTarget, Options};
 pub use providers::PROVIDERS;
 pub use start::Simulator;

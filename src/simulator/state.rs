@@ -1,12 +1,14 @@
 //! State of an environment that no component owns: lock, id, ports, kubeconfig before ours.
 
 use aksim_config::home::Home;
+use aksim_model::advice::{Advice, ExitClass};
 use aksim_runtime::{
     control::ControlClient,
     files::{PRIVATE, create_private_dir, write_atomic},
 };
 use serde::{Deserialize, Serialize};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fs::{File, TryLockError},
     io,
@@ -33,6 +35,22 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Advice for StateError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Running { .. } => Some("`aksim status` shows it, `aksim down` stops it".into()),
+            Self::File { source, .. } => source.hint(),
+        }
+    }
+
+    fn class(&self) -> ExitClass {
+        match self {
+            Self::Running { .. } => ExitClass::Failure,
+            Self::File { .. } => ExitClass::Environment,
+        }
+    }
 }
 
 /// What is kept between runs.

@@ -2,6 +2,7 @@
 
 use aksim::{
     database::{Credentials, Database, DatabaseConfig, EngineChoice, SchemaSpec},
+    model::advice::{Advice, ExitClass},
     model::event::{ComponentState, FlowRow},
     runtime::{
         component::{Component, RunContext, readiness},
@@ -266,7 +267,7 @@ async fn what_is_wrong_is_said_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let missing = DatabaseConfig { engine: EngineChoice::Process("/nonexistent/mysqld".into()), ..config(dir.path()) };
     let error = Database::bind(missing).await.err().unwrap();
-    assert!(error.is_missing_requirement() && error.hint().is_some(), "{error}");
+    assert!(error.class() == ExitClass::Environment && error.hint().is_some(), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let error = Database::bind(DatabaseConfig { port, ..config(dir.path()) }).await.err().unwrap();

@@ -223,5 +223,5 @@ pub const ENTRIES: &[Entry] = &[
         Never,
         "refused by name",
     ),
-    entry("lab", "labs with grades, snapshots", Gap, Never, "`aksim scenario run` waits for the steps of a lab"),
+    entry("lab", "labs with grades, snapshots", Gap, Never, "`aksim scenario run NAME` waits for the steps of a lab"),
 ];

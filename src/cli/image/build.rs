@@ -6,7 +6,7 @@ use crate::{
     failure::{Code, Failure},
     output,
 };
-use aksim_images::{BuildError, BuildEvent, BuildRequest, Credentials, ImageBuilder};
+use aksim_images::{BuildEvent, BuildRequest, Credentials, ImageBuilder};
 use aksim_model::{endpoint::AzureName, image_ref::ImageRef};
 use aksim_runtime::{net::azure_http_client, pki::Pki};
 use std::net::SocketAddr;
@@ -52,7 +52,7 @@ pub async fn run(builder: &ImageBuilder, args: ImageBuildArgs) -> Result<(), Fai
     let cancel = request.cancel.clone();
     let build = builder.build(request, show);
     let built = tokio::select! {
-        built = build => built.map_err(failure)?,
+        built = build => built?,
         _ = tokio::signal::ctrl_c() => {
             cancel.cancel();
             return Err(Failure::new(Code::Interrupted, "interrupted"));
@@ -60,7 +60,7 @@ pub async fn run(builder: &ImageBuilder, args: ImageBuildArgs) -> Result<(), Fai
     };
     if args.push {
         for tag in &tags {
-            let digest = builder.push(&built, tag).await.map_err(failure)?;
+            let digest = builder.push(&built, tag).await?;
             eprintln!("pushed {tag}@{digest}");
         }
     }
@@ -78,10 +78,4 @@ fn show(event: BuildEvent) {
         BuildEvent::Output { line, .. } => eprintln!("  {line}"),
         BuildEvent::Warning(text) => eprintln!("warning: {text}"),
     }
-}
-
-fn failure(error: BuildError) -> Failure {
-    let hint = error.hint().map(str::to_owned);
-    let code = if matches!(error, BuildError::Dockerfile(_)) { Code::Usage } else { Code::Failure };
-    Failure { code, message: error.to_string(), hint }
 }

@@ -74,10 +74,3 @@ pub struct Span {
     /// Byte after the last.
     pub end: usize,
 }
-
-/// The known word that `given` was probably meant to be.
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = given.to_lowercase();
-    let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(&lower, &k.to_lowercase()), k));
-    scored.min().filter(|(distance, k)| *distance <= 1 + k.len() / 4).map(|(_, k)| k)
-}

@@ -9,7 +9,7 @@ mod lines;
 mod parse;
 mod words;
 
-pub use error::{DockerfileError, Source, Span, nearest};
+pub use error::{DockerfileError, Source, Span};
 pub use expand::{ExpandError, expand, expand_text};
 pub use instruction::{CommandLine, Dockerfile, Healthcheck, Instruction, Kind, Run, RunMount, Stage, Transfer};
 pub use lines::Heredoc;

@@ -1,11 +1,12 @@
 //! From logical lines to stages of instructions.
 
 use super::{
-    error::{DockerfileError, Source, Span, nearest},
+    error::{DockerfileError, Source, Span},
     instruction::{CommandLine, Dockerfile, Healthcheck, Instruction, Kind, Run, Stage, Transfer},
     lines::{self, LogicalLine},
     words::{Word, blank_separated, quoted},
 };
+use aksim_model::suggest::nearest;
 use std::time::Duration;
 
 mod flags;

@@ -53,18 +53,6 @@ impl Schema {
     pub fn resource_of(&self, kind: &GroupVersionKind) -> Option<&Arc<Resource>> {
         self.by_kind.get(kind)
     }
-    /// A copy without the custom rows for which `drop` says so, and with `add`.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn with_custom(
-        &self,
-        drop: impl Fn(&Resource) -> bool,
-        add: impl IntoIterator<Item = Resource>,
-    ) -> Result<Self, SchemaError> {
-        let kept = self.resources.iter().filter(|row| !(row.custom && drop(row))).cloned();
-        Self::new(kept.chain(add.into_iter().map(Arc::new)))
-    }
 }
 
 /// The current [`Schema`], shared by all requests.

@@ -175,11 +175,6 @@ impl ApiServer {
         String::from_utf8(store.get(store.table(table), &key).unwrap().bytes.to_vec()).unwrap()
     }
 
-    /// Reaches kubelets and pods through `dialer` from now on.
-    pub fn set_kubelet_dialer(&self, dialer: SharedDialer) {
-        self.api.upstream.set_dialer(dialer);
-    }
-
     /// A client over the same handlers, without TCP and TLS, as `user` in `groups`
     /// (`system:authenticated` is added). Requests must come from within a tokio runtime.
     pub fn in_process_client(&self, user: &str, groups: &[&str]) -> kube::Client {

@@ -5,8 +5,8 @@ use super::{
     wire::{self, AgentRequest, IdMapping, PROTOCOL, Reply},
 };
 use crate::runtime::RuntimeError;
-use aksim_runtime::files;
-use nix::unistd::Pid;
+use aksim_runtime::{files, process::ProcessHandle};
+use nix::{sys::signal::Signal, unistd::Pid};
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::{
@@ -209,8 +209,8 @@ impl AgentClient {
             Err(e) => return Err(e),
         };
         // The number is of the process that holds the other end, alive until that end closes.
-        let process = super::process::ProcessHandle::open(connection.peer()?)?;
-        process.kill()?;
+        let process = ProcessHandle::open(connection.peer()?)?;
+        process.signal(Signal::SIGKILL)?;
         // Process 1 of a PID namespace ends after all the others of it.
         tokio::time::timeout(AGENT_DEADLINE, process.ended()).await.map_err(io::Error::from)??;
         match std::fs::remove_file(agent::socket_path(&self.state)) {

@@ -2,7 +2,6 @@
 
 use super::{
     client::{Connection, io_error},
-    process::ProcessHandle,
     record::{self, ContainerRecord},
     runtime::ContainerRuntime,
     shim::ExitRecord,
@@ -10,7 +9,7 @@ use super::{
     wire::{AgentRequest, Reply, ShimRequest},
 };
 use crate::runtime::{ContainerSpec, ContainerState, ContainerStatus, RuntimeError, Usage};
-use aksim_runtime::files::create_private_dir;
+use aksim_runtime::{files::create_private_dir, process::ProcessHandle};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use std::{
@@ -76,7 +75,7 @@ impl Container {
     /// SIGKILL without asking the shim where its process is known, so that none can outlive it.
     async fn kill(&self) -> Result<(), RuntimeError> {
         match &self.process {
-            Some(process) => process.kill().map_err(io_error("kill the container")),
+            Some(process) => process.signal(Signal::SIGKILL).map_err(io_error("kill the container")),
             None => self.signal(Signal::SIGKILL as i32).await,
         }
     }
@@ -300,7 +299,7 @@ impl ContainerRuntime {
         for pid in self.cgroups.processes(id) {
             // One that has ended meanwhile is what is wanted.
             let Ok(process) = ProcessHandle::open(nix::unistd::Pid::from_raw(pid)) else { continue };
-            process.kill()?;
+            process.signal(Signal::SIGKILL)?;
             tokio::time::timeout(KILL_DEADLINE, process.ended()).await??;
         }
         Ok(())

@@ -19,7 +19,6 @@ mod image;
 pub mod launch;
 mod netlink;
 mod network;
-mod process;
 mod put;
 mod record;
 mod reexec;

@@ -6,6 +6,7 @@ use super::{
     worker::{Desired, Worker},
 };
 use crate::runtime::{RuntimeEvent, SandboxStatus};
+use aksim_model::pod::is_ready;
 use aksim_runtime::component::Readiness;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -123,7 +124,7 @@ impl Pods {
         let (handles, found) = (&self.handles, &self.found);
         let runs = |uid: &String| handles.contains_key(uid) || found.get(uid).is_some_and(|sandbox| sandbox.ready);
         for pod in &mut self.listing {
-            if pod.metadata.uid.as_ref().is_none_or(runs) || !status::is_ready(pod) {
+            if pod.metadata.uid.as_ref().is_none_or(runs) || !is_ready(pod) {
                 continue;
             }
             let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &pod.namespace().unwrap_or_default());

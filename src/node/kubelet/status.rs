@@ -295,12 +295,6 @@ fn condition(
     }
 }
 
-/// Whether the pod's status says that it is ready.
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
 /// A strategic merge patch for a pod of which nothing runs: neither it nor a container is ready.
 pub(super) fn nothing_runs(pod: &Pod, now: jiff::Timestamp) -> serde_json::Value {
     let names: Vec<&str> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| c.name.as_str()).collect();

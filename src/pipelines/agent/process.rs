@@ -2,10 +2,8 @@
 
 use crate::logging::mask::SecretMasker;
 use aksim_cluster::processes::signal_marked;
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
+use aksim_runtime::process::{End, end, signal_group};
+use nix::{sys::signal::Signal, unistd::Pid};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -17,16 +15,16 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-/// The agent's patience: after SIGINT, and after SIGTERM.
-pub(super) const AFTER_INTERRUPT: Duration = Duration::from_millis(7_500);
-pub(super) const AFTER_TERMINATE: Duration = Duration::from_millis(2_500);
+/// How the agent asks a process to end, with its patience.
+const LADDER: [(Signal, Duration); 2] =
+    [(Signal::SIGINT, Duration::from_millis(7_500)), (Signal::SIGTERM, Duration::from_millis(2_500))];
 /// How long output may stay open after its process has ended: a background child may hold it.
-pub(super) const AFTER_EXIT: Duration = Duration::from_secs(5);
+const AFTER_EXIT: Duration = Duration::from_secs(5);
 /// Longer lines are told in parts.
 const LINE_LIMIT: usize = 64 << 10;
 
@@ -94,13 +92,13 @@ pub async fn run(
     spec: ProcessSpec,
     masker: &Arc<SecretMasker>,
     cancel: &CancellationToken,
-    mut on_line: impl FnMut(Source, &str) + Send,
+    on_line: impl FnMut(Source, &str) + Send,
 ) -> Result<ExitStatus, ProcessError> {
     if cancel.is_cancelled() {
         return Err(ProcessError::Cancelled);
     }
     let mut child = start(&spec)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let group = child.id();
     let (mut readers, mut lines) = read_output(child.stdout.take(), child.stderr.take(), masker);
     if let (Some(input), Some(mut stdin)) = (spec.input.clone(), child.stdin.take()) {
         // A program that does not read its input is free not to.
@@ -108,71 +106,59 @@ pub async fn run(
             let _ = tokio::io::AsyncWriteExt::write_all(&mut stdin, &input).await;
         });
     }
-    let wait = |source| ProcessError::Wait { program: spec.program.clone(), source };
-    let mut stage = 0;
-    let mut status = None;
-    let far = Duration::from_secs(365 * 24 * 3600);
-    let timer = tokio::time::sleep(far);
-    tokio::pin!(timer);
-    loop {
-        tokio::select! {
-            line = lines.recv() => match line {
-                Some((source, line)) => on_line(source, &line),
-                None if status.is_some() => break,
-                None if stage > 0 => {
-                    end_group(group, &mut child).await;
-                    return Err(ProcessError::Cancelled);
-                }
-                None => {
-                    // Output is closed; the process itself may go on.
-                    status = Some(tokio::select! {
-                        status = child.wait() => status.map_err(wait)?,
-                        () = cancel.cancelled() => {
-                            end_group(group, &mut child).await;
-                            return Err(ProcessError::Cancelled);
-                        }
-                    });
-                    break;
-                }
-            },
-            ended = child.wait(), if status.is_none() => {
-                status = Some(ended.map_err(wait)?);
-                if stage == 0 {
-                    timer.as_mut().reset(tokio::time::Instant::now() + AFTER_EXIT);
-                }
+    let send = |kind| {
+        signal_group(group, kind);
+        std::future::ready(())
+    };
+    let status = follow(child.wait(), &mut lines, on_line, cancel, send).await.ok_or(ProcessError::Cancelled)?;
+    status.map_err(|source| ProcessError::Wait { program: spec.program.clone(), source })
+}
+
+/// Hands every line to `on_line` until the process has `ended` and its output is closed; output that a child in the
+/// background holds open is read for [`AFTER_EXIT`]. On cancellation the process is ended by the agent's ladder, and
+/// what it leaves by SIGKILL; `None` then.
+pub(super) async fn follow<T, S: Future<Output = ()>>(
+    ended: impl Future<Output = T>,
+    lines: &mut mpsc::Receiver<(Source, String)>,
+    mut on_line: impl FnMut(Source, &str),
+    cancel: &CancellationToken,
+    mut send: impl FnMut(Signal) -> S,
+) -> Option<T> {
+    let exited = Notify::new();
+    let waiting = async {
+        let result = ended.await;
+        exited.notify_one();
+        result
+    };
+    let reading = async {
+        let late = async {
+            exited.notified().await;
+            tokio::time::sleep(AFTER_EXIT).await;
+        };
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                line = lines.recv() => match line {
+                    Some((source, line)) => on_line(source, &line),
+                    None => break,
+                },
+                () = &mut late => break,
             }
-            () = cancel.cancelled(), if stage == 0 => {
-                stage = 1;
-                signal(group, Signal::SIGINT);
-                timer.as_mut().reset(tokio::time::Instant::now() + AFTER_INTERRUPT);
-            }
-            () = &mut timer => match stage {
-                // Nobody reads on what a child in the background holds open.
-                0 => break,
-                1 => {
-                    stage = 2;
-                    signal(group, Signal::SIGTERM);
-                    timer.as_mut().reset(tokio::time::Instant::now() + AFTER_TERMINATE);
-                }
-                _ => break,
-            },
         }
-    }
-    if stage > 0 {
-        signal(group, Signal::SIGKILL);
-        if status.is_none() {
-            // Reaps it; SIGKILL cannot be refused.
-            let _ = child.wait().await;
+        while let Ok((source, line)) = lines.try_recv() {
+            on_line(source, &line);
         }
+    };
+    let whole = async { tokio::join!(waiting, reading).0 };
+    tokio::pin!(whole);
+    tokio::select! {
+        result = &mut whole => return Some(result),
+        () = cancel.cancelled() => {}
     }
-    while let Ok((source, line)) = lines.try_recv() {
-        on_line(source, &line);
+    if !matches!(end(&LADDER, &mut send, whole).await, End::Killed(_)) {
+        send(Signal::SIGKILL).await;
     }
-    match status {
-        _ if stage > 0 => Err(ProcessError::Cancelled),
-        Some(status) => Ok(status),
-        None => child.wait().await.map_err(wait),
-    }
+    None
 }
 
 fn start(spec: &ProcessSpec) -> Result<Child, ProcessError> {
@@ -189,25 +175,6 @@ fn start(spec: &ProcessSpec) -> Result<Child, ProcessError> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| ProcessError::Start { program: spec.program.clone(), folder: spec.folder.clone(), source })
-}
-
-/// The ladder for a process whose output is closed.
-async fn end_group(group: Option<Pid>, child: &mut Child) {
-    for (kind, patience) in [(Signal::SIGINT, AFTER_INTERRUPT), (Signal::SIGTERM, AFTER_TERMINATE)] {
-        signal(group, kind);
-        if tokio::time::timeout(patience, child.wait()).await.is_ok() {
-            break;
-        }
-    }
-    signal(group, Signal::SIGKILL);
-    let _ = child.wait().await;
-}
-
-fn signal(group: Option<Pid>, kind: Signal) {
-    if let Some(group) = group {
-        // The group may be gone already, which is what is wanted.
-        let _ = killpg(group, kind);
-    }
 }
 
 /// The lines of both outputs as they come; the readers live as long as the set.

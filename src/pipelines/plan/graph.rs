@@ -2,6 +2,7 @@
 
 use super::{Job, Stage};
 use crate::error::{Location, PipelineError};
+use aksim_model::suggest::nearest;
 use std::collections::{HashMap, HashSet};
 
 /// A named thing that depends on others.
@@ -60,11 +61,11 @@ fn check_graph(title: &str, kind: &str, within: &str, vertices: &[Vertex<'_>]) -
             } else {
                 format!("{within}{title} {} depends on unknown {kind} {needed}.", vertex.name)
             };
-            let near = vertices.iter().find(|v| strsim::damerau_levenshtein(v.name, needed) == 1);
+            let near = nearest(needed, vertices.iter().map(|v| v.name).filter(|name| *name != vertex.name));
             let error = PipelineError::new(vertex.location.clone(), message);
             errors.push(match near {
-                Some(near) if near.name != vertex.name => error.hint(format!("did you mean {}?", near.name)),
-                _ => error,
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error,
             });
         }
     }

@@ -22,6 +22,7 @@ use crate::{
         record::{RunRecord, RunRequest, State as RunState},
     },
 };
+use aksim_model::advice::Advice;
 use axum::{
     Json, Router,
     body::{Body, Bytes},
@@ -35,7 +36,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::{convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 #[derive(Clone)]
 struct App {
@@ -65,7 +66,7 @@ pub(super) fn router(engine: Arc<Engine>, inbox: Arc<Inbox>) -> Router {
 }
 
 /// An error in the shape of Azure DevOps.
-struct Refused(StatusCode, String, Option<&'static str>);
+struct Refused(StatusCode, String, Option<String>);
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
@@ -88,7 +89,10 @@ impl From<EngineError> for Refused {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Store(error) => error.into(),
-            other => Self(StatusCode::BAD_REQUEST, other.to_string(), other.hint()),
+            other => {
+                let hint = other.hint().map(Cow::into_owned);
+                Self(StatusCode::BAD_REQUEST, other.to_string(), hint)
+            }
         }
     }
 }

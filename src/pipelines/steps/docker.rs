@@ -6,7 +6,7 @@ use crate::{
     run::{StepContext, TaskError},
 };
 use aksim_images::{BuildError, BuildEvent, BuildRequest, ImageBuilder};
-use aksim_model::{event::FlowRow, image_ref::ImageRef, journey::Hop};
+use aksim_model::{advice::Advice, event::FlowRow, image_ref::ImageRef, journey::Hop};
 use async_trait::async_trait;
 use std::{
     collections::BTreeMap,

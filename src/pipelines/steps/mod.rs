@@ -1,7 +1,7 @@
 //! Tasks: a file each, and one line each in the table.
 //!
-//! To add a task: a file with a type that implements [`Task`], its `mod` line, and its row. The contract test
-//! below holds every row to the table that the plan is made with.
+//! To add a task: a file with a type that implements [`Task`], its `mod` line, its row here, and its versions and
+//! inputs in `plan/tasks.toml`. The tests below hold both tables to each other.
 
 mod artifact_download;
 mod artifact_publish;
@@ -19,7 +19,7 @@ mod secure_file;
 mod test_results;
 
 use super::{
-    plan::Action,
+    plan::{Action, tasks},
     run::{StepContext, TaskError},
 };
 use async_trait::async_trait;
@@ -34,44 +34,30 @@ pub trait Task: Send + Sync {
     async fn run(&self, step: &StepContext<'_>) -> Result<(), TaskError>;
 }
 
-/// A row of the table.
-pub struct Row {
-    /// Name, compared without case.
-    pub name: &'static str,
-    /// Major versions that it does.
-    pub versions: &'static [&'static str],
-    /// What does it.
-    pub task: &'static dyn Task,
-}
-
-const fn row(name: &'static str, versions: &'static [&'static str], task: &'static dyn Task) -> Row {
-    Row { name, versions, task }
-}
-
-/// Every task that runs here.
-pub static TASKS: &[Row] = &[
-    row("CmdLine", &["1", "2"], &script::CmdLine),
-    row("Bash", &["3"], &script::Bash),
-    row("PowerShell", &["1", "2"], &powershell::PowerShell),
-    row("Docker", &["2"], &docker::Docker),
-    row("KubernetesManifest", &["0", "1"], &kubernetes_manifest::KubernetesManifest),
-    row("Kubernetes", &["0", "1"], &kubectl::Kubernetes),
-    row("KubectlInstaller", &["0"], &kubectl::KubectlInstaller),
-    row("HelmDeploy", &["0", "1"], &helm::HelmDeploy),
-    row("CopyFiles", &["2"], &copy_files::CopyFiles),
-    row("PublishBuildArtifacts", &["1"], &artifact_publish::PublishBuildArtifacts),
-    row("PublishPipelineArtifact", &["0", "1"], &artifact_publish::PublishPipelineArtifact),
-    row("DownloadPipelineArtifact", &["1", "2"], &artifact_download::DownloadArtifact),
-    row("DownloadBuildArtifacts", &["0", "1"], &artifact_download::DownloadArtifact),
-    row("Cache", &["2"], &cache::Cache),
-    row("PublishTestResults", &["1", "2"], &test_results::PublishTestResults),
-    row("DownloadSecureFile", &["1"], &secure_file::DownloadSecureFile),
+/// What runs each task, by its name in `tasks.toml`, where its versions and inputs are too.
+static TASKS: &[(&str, &dyn Task)] = &[
+    ("CmdLine", &script::CmdLine),
+    ("Bash", &script::Bash),
+    ("PowerShell", &powershell::PowerShell),
+    ("Docker", &docker::Docker),
+    ("KubernetesManifest", &kubernetes_manifest::KubernetesManifest),
+    ("Kubernetes", &kubectl::Kubernetes),
+    ("KubectlInstaller", &kubectl::KubectlInstaller),
+    ("HelmDeploy", &helm::HelmDeploy),
+    ("CopyFiles", &copy_files::CopyFiles),
+    ("PublishBuildArtifacts", &artifact_publish::PublishBuildArtifacts),
+    ("PublishPipelineArtifact", &artifact_publish::PublishPipelineArtifact),
+    ("DownloadPipelineArtifact", &artifact_download::DownloadArtifact),
+    ("DownloadBuildArtifacts", &artifact_download::DownloadArtifact),
+    ("Cache", &cache::Cache),
+    ("PublishTestResults", &test_results::PublishTestResults),
+    ("DownloadSecureFile", &secure_file::DownloadSecureFile),
 ];
 
-/// The row of a task.
-pub fn find(name: &str, version: &str) -> Option<&'static Row> {
-    let major = version.split('.').next().unwrap_or(version);
-    TASKS.iter().find(|r| r.name.eq_ignore_ascii_case(name) && r.versions.contains(&major))
+/// What runs a task; `None` for one that the plan has as a gap, and for no other.
+fn find(name: &str, version: &str) -> Option<&'static dyn Task> {
+    let task = tasks::find(name, version)?;
+    TASKS.iter().find(|(name, _)| *name == task.name).map(|(_, task)| *task)
 }
 
 /// Runs the step's task.
@@ -83,7 +69,7 @@ pub async fn run(step: &StepContext<'_>) -> Result<(), TaskError> {
         (Action::Checkout(checkout), _) => checkout::run(step, checkout).await,
         (Action::NoDownload {}, _) => Ok(()),
         (Action::Task(_), Some(call)) => match find(&call.name, &call.version) {
-            Some(row) => row.task.run(step).await,
+            Some(task) => task.run(step).await,
             None => {
                 // Said before the run, which was told to go on without it.
                 step.log
@@ -99,16 +85,69 @@ pub async fn run(step: &StepContext<'_>) -> Result<(), TaskError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn rows_are_unique_and_found_by_version() {
-        for (index, row) in TASKS.iter().enumerate() {
-            assert!(!row.versions.is_empty(), "{}", row.name);
-            for version in row.versions {
-                let first = TASKS.iter().position(|r| r.name == row.name && r.versions.contains(version));
-                assert_eq!(first, Some(index), "{}@{version} has two rows", row.name);
+    /// A plan of one step that calls the task; the values that it needs are left to the run.
+    fn plan_of(reference: &str) -> crate::plan::Plan {
+        let inputs = reference.split_once('@').and_then(|(name, version)| tasks::find(name, version));
+        let inputs = inputs.into_iter().flat_map(|task| &task.inputs).filter(|input| input.required);
+        let inputs: String = inputs.map(|input| format!("    {}: $(later)\n", input.name)).collect();
+        let inputs = if inputs.is_empty() { inputs } else { format!("  inputs:\n{inputs}") };
+        let text = format!("steps:\n- task: {reference}\n{inputs}");
+        struct NoTemplates;
+        impl crate::plan::TemplateSource for NoTemplates {
+            fn read(&self, at: crate::plan::RepositoryRef<'_>, path: &str) -> Result<String, crate::plan::SourceError> {
+                let (repository, path) = (at.alias.to_owned(), path.to_owned());
+                Err(crate::plan::SourceError::NotFound { repository, path })
             }
         }
-        assert_eq!(find("docker", "2.1.0").unwrap().name, "Docker");
+        crate::load(&text, "a.yml", &NoTemplates, &Default::default(), &Default::default())
+            .unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
+    }
+
+    /// The call that the plan of one step has.
+    fn call_of(plan: &crate::plan::Plan) -> crate::plan::TaskCall {
+        let crate::plan::Work::Steps(steps) = &plan.stages[0].jobs[0].work else { panic!("no steps: {plan:?}") };
+        let calls = steps.iter().filter_map(|step| match &step.action {
+            crate::plan::Action::Task(call) => Some(call.clone()),
+            _ => None,
+        });
+        calls.last().unwrap_or_else(|| panic!("no task: {plan:?}"))
+    }
+
+    #[test]
+    fn both_tables_have_the_same_tasks() {
+        let mut versions = std::collections::BTreeSet::new();
+        for task in tasks::all() {
+            let name = &task.name;
+            assert_eq!(TASKS.iter().filter(|(row, _)| row == name).count(), 1, "{name} has no one row in TASKS");
+            assert!(!tasks::gaps().keys().any(|gap| gap.eq_ignore_ascii_case(name)), "{name} is also a gap");
+            for version in &task.versions {
+                assert!(versions.insert((name.to_ascii_lowercase(), version)), "{name}@{version} stands twice");
+            }
+        }
+        for (row, _) in TASKS {
+            assert!(tasks::all().iter().any(|task| task.name == *row), "{row} is not in tasks.toml");
+        }
+        assert!(find("docker", "2.1.0").is_some());
         assert!(find("Docker", "9").is_none() && find("Nothing", "1").is_none());
+    }
+
+    #[test]
+    fn plan_and_run_say_the_same_of_every_version() {
+        let (mut run, mut left_out) = (0, 0);
+        let names = tasks::all().iter().map(|task| task.name.as_str()).chain(tasks::gaps().keys().map(String::as_str));
+        for name in names.collect::<std::collections::BTreeSet<_>>() {
+            for version in 0..10 {
+                let reference = format!("{name}@{version}");
+                let plan = plan_of(&reference);
+                let call = call_of(&plan);
+                let gap = crate::run::refused(&plan).iter().any(|gap| gap.what == reference);
+                let runs = find(&call.name, &call.version).is_some();
+                assert_ne!(runs, gap, "{reference}: {:?}", plan.gaps);
+                if runs { run += 1 } else { left_out += 1 }
+            }
+        }
+        let listed: usize = tasks::all().iter().map(|task| task.versions.len()).sum();
+        assert_eq!(run, listed);
+        assert!(left_out > run, "{left_out}");
     }
 }

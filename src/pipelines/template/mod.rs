@@ -15,6 +15,7 @@ use crate::{
     plan::TemplateSource,
     yaml::{Mark, Node},
 };
+use aksim_model::suggest::nearest;
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 /// Units of work (nodes, evaluations, 64 bytes of text) one pipeline may cost: what keeps nested loops finite.
@@ -183,13 +184,8 @@ impl<'a> Loader<'a> {
     /// What was not taken from a mapping is not expected there.
     pub fn finish(&mut self, mut map: Map) {
         for entry in map.rest() {
-            let near = map
-                .asked
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(a, &entry.key).total_cmp(&strsim::jaro_winkler(b, &entry.key)));
             let error = PipelineError::new(entry.mark.location(), format!("Unexpected value '{}'", entry.key));
-            let near = near.filter(|near| strsim::jaro_winkler(near, &entry.key) > 0.84);
-            self.errors.push(match near {
+            self.errors.push(match nearest(&entry.key, map.asked.iter().copied()) {
                 Some(near) => error.hint(format!("did you mean '{near}'?")),
                 None => error,
             });

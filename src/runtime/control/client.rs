@@ -2,6 +2,7 @@
 
 use super::Info;
 use aksim_model::{
+    advice::Advice,
     command::{Command, CommandReply},
     event::Event,
     log::{LogLine, LogQuery},
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -44,6 +46,15 @@ pub enum ControlError {
         /// Why, for people.
         message: String,
     },
+}
+
+impl Advice for ControlError {
+    fn hint(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::NotRunning { .. } => Some("start it with `aksim up`".into()),
+            _ => None,
+        }
+    }
 }
 
 /// A client of the control API of one environment. One connection a call.

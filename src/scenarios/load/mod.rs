@@ -1,6 +1,6 @@
 //! YAML text → [`Scenario`](super::Scenario): every problem at once, each with its place.
 
-mod check;
+mod kinds;
 mod read;
 mod tree;
 

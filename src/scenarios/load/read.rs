@@ -1,8 +1,8 @@
 //! From a checked document to a scenario.
 
 use super::{
-    check::check,
-    tree::{Tree, bytes},
+    kinds::Tables,
+    tree::{self, bytes},
 };
 use crate::{
     Budget, Fault, Needs, Period, Scenario, Step, checks,
@@ -11,7 +11,11 @@ use crate::{
     steps::Action,
     table::{arguments, schema_of},
 };
-use aksim_config::check::{Problem, nearest};
+use aksim_config::{
+    check::{Problem, YAML, check},
+    document::Tree,
+};
+use aksim_model::suggest::nearest;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::Value;
@@ -111,7 +115,7 @@ fn kinds_of_checks(_: &mut SchemaGenerator) -> Schema {
 /// # Errors
 /// Every problem of the text.
 pub fn parse(name: &str, text: &str, set: &BTreeMap<String, String>) -> Result<Scenario, Vec<Problem>> {
-    let mut tree: Tree = serde_saphyr::from_str(text).map_err(|error| {
+    let mut tree = tree::read(text).map_err(|error| {
         let span = error.location().map_or(0..0, bytes);
         let message = error.to_string().lines().next().unwrap_or("is no YAML").to_owned();
         vec![Problem { span, message, hint: None }]
@@ -120,7 +124,7 @@ pub fn parse(name: &str, text: &str, set: &BTreeMap<String, String>) -> Result<S
     if !problems.is_empty() {
         return Err(problems);
     }
-    let problems = check(&tree, &schema_of::<File>());
+    let problems = check(&tree, &schema_of::<File>(), YAML, &Tables);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -144,7 +148,7 @@ fn substitute(tree: &mut Tree, set: &BTreeMap<String, String>) -> Vec<Problem> {
     let names: Vec<String> = values.keys().cloned().collect();
     let mut problems = Vec::new();
     let missing = |span: Range<usize>, name: &str| {
-        let hint = nearest(name, &names).map(|near| format!("did you mean `{near}`?"));
+        let hint = nearest(name, names.iter().map(String::as_str)).map(|near| format!("did you mean `{near}`?"));
         Problem { span, message: format!("there is no parameter `{name}`"), hint }
     };
     for (name, text) in set {

@@ -1,86 +1,20 @@
-//! A YAML document in which every value and key knows its place.
+//! Reads YAML text as a [`Tree`].
 
+use aksim_config::document::{Key, Node, Tree};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 use serde_saphyr::{Location, Spanned};
 use std::{fmt, ops::Range};
 
-/// A value with its place.
-#[derive(Clone, Debug)]
-pub struct Tree {
-    /// Bytes of the text.
-    pub span: Range<usize>,
-    /// The value.
-    pub node: Node,
-}
-
-/// A value.
-#[derive(Clone, Debug)]
-pub enum Node {
-    /// Null, true, a number, a text.
-    Scalar(Value),
-    /// A sequence.
-    List(Vec<Tree>),
-    /// A mapping, in the order of the text.
-    Map(Vec<(Key, Tree)>),
-}
-
-/// A key with its place.
-#[derive(Clone, Debug)]
-pub struct Key {
-    /// Bytes of the text.
-    pub span: Range<usize>,
-    /// The key.
-    pub name: String,
-}
-
-impl Tree {
-    /// The value without places.
-    pub fn value(&self) -> Value {
-        match &self.node {
-            Node::Scalar(value) => value.clone(),
-            Node::List(items) => items.iter().map(Tree::value).collect(),
-            Node::Map(entries) => {
-                Value::Object(entries.iter().map(|(k, v)| (k.name.clone(), v.value())).collect::<Map<_, _>>())
-            }
-        }
-    }
-
-    /// Entry of a mapping.
-    pub fn get(&self, name: &str) -> Option<&Tree> {
-        match &self.node {
-            Node::Map(entries) => entries.iter().find(|(k, _)| k.name == name).map(|(_, v)| v),
-            _ => None,
-        }
-    }
-
-    /// Items of a sequence; none of anything else.
-    pub fn items(&self) -> &[Tree] {
-        match &self.node {
-            Node::List(items) => items,
-            _ => &[],
-        }
-    }
-
-    /// Entries of a mapping; none of anything else.
-    pub fn entries(&self) -> &[(Key, Tree)] {
-        match &self.node {
-            Node::Map(entries) => entries,
-            _ => &[],
-        }
-    }
-
-    /// Calls `change` on every scalar.
-    pub fn for_each_scalar(&mut self, change: &mut impl FnMut(&mut Value, &Range<usize>)) {
-        match &mut self.node {
-            Node::Scalar(value) => change(value, &self.span),
-            Node::List(items) => items.iter_mut().for_each(|item| item.for_each_scalar(change)),
-            Node::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.for_each_scalar(change)),
-        }
-    }
+/// The tree of a YAML document.
+///
+/// # Errors
+/// The text is no YAML.
+pub fn read(text: &str) -> Result<Tree, serde_saphyr::Error> {
+    serde_saphyr::from_str(text).map(|Read(tree)| tree)
 }
 
 /// Bytes of the text that a location names.
@@ -90,16 +24,20 @@ pub fn bytes(location: Location) -> Range<usize> {
     start..start + at(location.span().byte_len()).max(1)
 }
 
-impl<'de> Deserialize<'de> for Tree {
+struct Read(Tree);
+
+impl<'de> Deserialize<'de> for Read {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Node>::deserialize(deserializer)?;
-        Ok(Self { span: bytes(spanned.referenced), node: spanned.value })
+        let spanned = Spanned::<ReadNode>::deserialize(deserializer)?;
+        Ok(Self(Tree { span: bytes(spanned.referenced), node: spanned.value.0 }))
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
+struct ReadNode(Node);
+
+impl<'de> Deserialize<'de> for ReadNode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+        deserializer.deserialize_any(NodeVisitor).map(Self)
     }
 }
 
@@ -137,7 +75,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
+        while let Some(Read(item)) = items.next_element()? {
             list.push(item);
         }
         Ok(Node::List(list))
@@ -146,7 +84,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
         let mut map = Vec::new();
         while let Some(key) = entries.next_key::<Spanned<String>>()? {
             let key = Key { span: bytes(key.referenced), name: key.value };
-            map.push((key, entries.next_value()?));
+            let Read(value) = entries.next_value()?;
+            map.push((key, value));
         }
         Ok(Node::Map(map))
     }

@@ -2,11 +2,12 @@
 
 use super::go_duration;
 use crate::dockerfile::{
-    error::{DockerfileError, Source, nearest},
+    error::{DockerfileError, Source},
     instruction::RunMount,
     lines::LogicalLine,
     words::{Word, quoted},
 };
+use aksim_model::suggest::nearest;
 use std::time::Duration;
 
 /// The flags of one instruction, in order.

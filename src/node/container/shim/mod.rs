@@ -11,6 +11,7 @@ use crate::container::{
     launch::{Bundle, Inside, LaunchError, Streams, doing},
     wire::{self, IdMapping, Reply},
 };
+use aksim_runtime::process::pidfd_open;
 use jiff::Timestamp;
 use log::LogWriter;
 use nix::{
@@ -29,7 +30,7 @@ use socket2::Socket;
 use std::{
     collections::HashSet,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -335,12 +336,4 @@ fn hear(parent: &OwnedFd, child: Pid) -> Result<Option<OwnedFd>, LaunchError> {
             None => return Ok(terminal),
         }
     }
-}
-
-fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: takes two integers and gives a new descriptor.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    let fd = i32::try_from(nix::errno::Errno::result(fd)?).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is new and ours.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -2,7 +2,7 @@
 
 use super::{JobContainers, needs::ContainerName};
 use crate::{
-    agent::process::{AFTER_EXIT, AFTER_INTERRUPT, AFTER_TERMINATE, ProcessError, Source, read_output},
+    agent::process::{ProcessError, Source, follow, read_output},
     logging::mask::SecretMasker,
 };
 use aksim_cluster::provider::Intervention;
@@ -17,9 +17,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
-    time::Duration,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Marks the processes of one step, so that they are found and ended.
@@ -56,7 +54,7 @@ impl JobContainers {
         process: ContainerProcess,
         masker: &Arc<SecretMasker>,
         cancel: &CancellationToken,
-        mut on_line: impl FnMut(Source, &str) + Send,
+        on_line: impl FnMut(Source, &str) + Send,
     ) -> Result<ExitStatus, ProcessError> {
         if cancel.is_cancelled() {
             return Err(ProcessError::Cancelled);
@@ -86,48 +84,9 @@ impl JobContainers {
         let Some(ending) = attached.take_status() else {
             return Err(wait(io::Error::other("it has no status")));
         };
-        tokio::pin!(ending);
-        let mut status: Option<Option<Status>> = None;
-        let mut ladder = [(Signal::SIGINT, AFTER_INTERRUPT), (Signal::SIGTERM, AFTER_TERMINATE)].into_iter();
-        let (mut cancelled, mut open) = (false, true);
-        let far = Duration::from_secs(365 * 24 * 3600);
-        let timer = tokio::time::sleep(far);
-        tokio::pin!(timer);
-        while open || status.is_none() {
-            tokio::select! {
-                line = lines.recv(), if open => match line {
-                    Some((source, line)) => on_line(source, &line),
-                    None => open = false,
-                },
-                ended = &mut ending, if status.is_none() => {
-                    status = Some(ended);
-                    timer.as_mut().reset(Instant::now() + AFTER_EXIT);
-                }
-                () = cancel.cancelled(), if !cancelled => {
-                    cancelled = true;
-                    timer.as_mut().reset(Instant::now());
-                }
-                () = &mut timer => match ladder.next() {
-                    // Nobody reads on what a child in the background holds open.
-                    _ if status.is_some() => break,
-                    Some((signal, patience)) => {
-                        self.signal(&mark, signal).await;
-                        timer.as_mut().reset(Instant::now() + patience);
-                    }
-                    None => break,
-                },
-            }
-        }
-        if cancelled {
-            self.signal(&mark, Signal::SIGKILL).await;
-        }
-        while let Ok((source, line)) = lines.try_recv() {
-            on_line(source, &line);
-        }
-        if cancelled {
-            return Err(ProcessError::Cancelled);
-        }
-        let status = status.flatten().ok_or_else(|| wait(io::Error::other("the container is gone")))?;
+        let send = |kind| self.signal(&mark, kind);
+        let status = follow(ending, &mut lines, on_line, cancel, send).await.ok_or(ProcessError::Cancelled)?;
+        let status = status.ok_or_else(|| wait(io::Error::other("the container is gone")))?;
         exit_code(&status).map(|code| ExitStatus::from_raw(code << 8)).ok_or_else(|| {
             failed(io::Error::other(status.message.unwrap_or_else(|| "the container did not run it".into())))
         })
