@@ -5,8 +5,7 @@ use super::{
     context::Context,
     failure::{Code, Failure},
 };
-use aksim_cluster::rollout::is_ready;
-use aksim_devloop::cycle::SERVICE_LABEL;
+use aksim_cluster::{rollout::is_ready, templates::SERVICE_LABEL};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,

@@ -2,7 +2,10 @@
 //! wait until the new version answers, write kubeconfig.
 
 pub mod apply;
+pub mod deploy;
 pub mod kubeconfig;
 pub mod manifests;
 pub mod pod_failure;
 pub mod rollout;
+pub mod templates;
+pub mod workload;
