@@ -136,7 +136,7 @@ impl<'a> Rollout<'a> {
                 Some((target, answer)) = asked.next() => self.waited[target].hear(answer, target, tell),
                 _ = clock.tick() => {
                     looks = looks.wrapping_add(1);
-                    self.waited.iter_mut().for_each(Waited::ask_again);
+                    self.waited.iter_mut().for_each(Waited::tick);
                     if looks.is_multiple_of(LOOKS_PER_READ) {
                         self.observed.read(self.client).await;
                     }

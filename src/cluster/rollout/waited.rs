@@ -14,6 +14,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use std::collections::BTreeSet;
 
+/// For how many moments something that nobody asks must be there before it counts: a program that ends at once
+/// is ready until it has.
+const MOMENTS: u32 = 2;
+
 /// Whether a new pod has answered.
 #[derive(Debug)]
 enum Asked {
@@ -45,6 +49,8 @@ pub(super) struct Waited {
     silence: Option<String>,
     /// Whether a Service leads to a new pod; unknown until the Services are.
     has_service: Option<bool>,
+    /// For how many moments it has been complete.
+    moments: u32,
     done: bool,
 }
 
@@ -62,6 +68,7 @@ impl Waited {
             connected: None,
             silence: None,
             has_service: None,
+            moments: 0,
             done: false,
         }
     }
@@ -101,9 +108,11 @@ impl Waited {
             // What has been done stays so, unless it breaks while others are waited for.
             return self.progress.clone();
         }
-        if let Progress::Complete { pods, note } = self.progress.clone()
-            && self.has_answered(pods, index, tell)
-        {
+        let Progress::Complete { pods, note } = self.progress.clone() else {
+            self.moments = 0;
+            return self.progress.clone();
+        };
+        if self.has_answered(pods, index, tell) {
             self.done = true;
             tell(Told::RolledOut { target: index, note });
         }
@@ -197,8 +206,9 @@ impl Waited {
         Some(question)
     }
 
-    /// It is time to ask once more.
-    pub fn ask_again(&mut self) {
+    /// A moment has passed: it is time to ask once more.
+    pub fn tick(&mut self) {
+        self.moments = self.moments.saturating_add(1);
         if matches!(self.asked, Asked::Later) {
             self.asked = Asked::Free;
         }
@@ -231,7 +241,7 @@ impl Waited {
             return false;
         }
         match (&self.connected, self.has_service) {
-            (_, Some(false)) => true,
+            (_, Some(false)) => self.moments >= MOMENTS,
             (Some((pod, detail)), Some(true)) if self.ready.contains(pod) => {
                 let detail = detail.clone();
                 self.asked = Asked::Answered;

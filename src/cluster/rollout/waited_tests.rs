@@ -102,7 +102,7 @@ fn who_refuses_is_asked_again_when_it_is_time_until_it_answers() {
         wait.hear(refused());
         assert!(wait.waited.question().is_none() && !wait.waited.is_done());
         assert_eq!(wait.waited.state(), "it is rolled out, but does not answer: connection refused");
-        wait.waited.ask_again();
+        wait.waited.tick();
     }
     assert!(wait.waited.question().is_some());
     wait.hear(Answer::Http { detail: "200".into() });
@@ -146,6 +146,19 @@ fn without_a_service_being_ready_is_enough_but_who_has_one_must_be_known() {
     wait.look();
     assert!(!wait.waited.is_done(), "Services have not been told of");
     wait.services();
+    // A program that ends at once is ready until it has: that it stays so is seen.
+    for _ in 0..2 {
+        wait.look();
+        assert!(!wait.waited.is_done());
+        wait.waited.tick();
+    }
+    wait.workload(json!({"observedGeneration": 1, "replicas": 1, "availableReplicas": 0}), true);
+    wait.look();
+    wait.workload(json!({"observedGeneration": 1, "replicas": 1, "availableReplicas": 1}), true);
+    wait.look();
+    assert!(!wait.waited.is_done(), "it has not stayed so");
+    wait.waited.tick();
+    wait.waited.tick();
     wait.look();
     assert!(wait.waited.is_done() && wait.waited.question().is_none());
     assert_eq!(wait.waited.without_service().as_deref(), Some("replicaset web: ready; no Service leads to it"));
