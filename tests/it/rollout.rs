@@ -194,7 +194,9 @@ fn a_pipeline_waits_as_the_inner_loop_does(project: &Project) {
     project.write("azure-pipelines.yml", &PIPELINE.replace("IMAGE", &image));
     project.write("pipeline/late.yaml", &(workload("Deployment", "late", SLOW) + &service("late")));
     project.write("pipeline/broken.yaml", &workload("StatefulSet", "wrong", EXITS));
-    for arguments in [&["init", "--quiet", "."][..], &["add", "-A"], &["commit", "--quiet", "-m", "all"]] {
+    for arguments in
+        [&["init", "--quiet", "--initial-branch=main", "."][..], &["add", "-A"], &["commit", "--quiet", "-m", "all"]]
+    {
         let mut git = std::process::Command::new("git");
         git.args(["-c", "user.name=Ada", "-c", "user.email=ada@contoso.example"]).args(arguments);
         let output = git.current_dir(project.path("")).env("HOME", project.home()).output().unwrap();
