@@ -5,7 +5,7 @@ use super::{
     context::Context,
     failure::{Code, Failure},
 };
-use aksim_devloop::cycle::SERVICE_LABEL;
+use aksim_cluster::templates::SERVICE_LABEL;
 use aksim_model::pod::is_ready;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{

@@ -85,6 +85,12 @@ impl Applier {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),
         };
         let mut object = manifest.object.clone();
+        if matches!(capabilities.scope, Scope::Cluster)
+            && let Some(metadata) = object["metadata"].as_object_mut()
+        {
+            // What is deployed into a namespace may bring objects that are in none.
+            metadata.remove("namespace");
+        }
         label(&mut object, &self.environment);
         let mut parameters = PatchParams::apply(self.manager).force();
         parameters.field_validation = Some(kube::api::ValidationDirective::Strict);

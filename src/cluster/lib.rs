@@ -3,9 +3,12 @@
 //! cluster comes up and goes; those who fulfil it are crates of their own in `providers/`.
 
 pub mod apply;
+pub mod deploy;
 pub mod kubeconfig;
 pub mod manifests;
 pub mod pod_failure;
 pub mod processes;
 pub mod provider;
 pub mod rollout;
+pub mod templates;
+pub mod workload;

@@ -5,9 +5,10 @@ use super::{
     fingerprint::{self, LastBuild},
 };
 use aksim_cluster::{
-    apply::{Applier, ApplyError},
-    manifests::{self, Manifest, ManifestError},
-    rollout::{Rollout, RolloutError, Target},
+    apply::FIELD_MANAGER,
+    deploy::{self, Cluster, DeployError, Options, Step},
+    manifests::{Manifest, ManifestError},
+    templates::SERVICE_LABEL,
 };
 use aksim_config::ServiceConfig;
 use aksim_model::{
@@ -22,13 +23,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt, api::ListParams};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
-/// Label on pods and workloads with the name of the service they belong to.
-pub const SERVICE_LABEL: &str = "aksim.dev/service";
 /// How long a rollout may take.
 const ROLLOUT_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -104,12 +103,9 @@ pub enum CycleError {
     /// A manifest is not right.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The cluster refused an object.
+    /// The cluster refused an object, or the new version does not come up.
     #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// The new version does not come up.
-    #[error(transparent)]
-    Rollout(#[from] RolloutError),
+    Deploy(#[from] DeployError),
     /// A file could not be copied into a container.
     #[error("sync {path}: {message}")]
     Sync {
@@ -122,7 +118,11 @@ pub enum CycleError {
 
 impl CycleError {
     fn superseded(&self) -> bool {
-        matches!(self, Self::BuildCommand(BuildCommandError::Cancelled) | Self::Rollout(RolloutError::Cancelled))
+        match self {
+            Self::BuildCommand(error) => matches!(error, BuildCommandError::Cancelled),
+            Self::Deploy(error) => error.is_cancelled(),
+            _ => false,
+        }
     }
 }
 
@@ -190,16 +190,11 @@ impl<'a> Cycle<'a> {
 
     async fn deploy_steps(&self, force: bool, restarts: i32) -> Result<String, CycleError> {
         // Read first: a broken manifest should not cost a build.
-        let manifests = manifests::load(&self.service.manifests)?;
+        let manifests = deploy::load(&self.service.manifests, None)?;
+        let endpoints = urls(&manifests, self.context.ingress_port);
         let image = self.image(force).await?;
         self.state(ServiceState::RollingOut, Some(&image), "applying manifests");
-        let (targets, endpoints) = self.apply_manifests(manifests, &image, restarts).await?;
-        self.hop(Hop::Applied, Timestamp::now(), &format!("{} manifest(s)", self.service.manifests.len()));
-        self.flow(FlowRow::Deploy, true, format!("{} applied with {image}", self.service.name));
-        for target in targets {
-            let rollout = Rollout::new(&self.context.client, &self.context.dialer, target);
-            rollout.wait(ROLLOUT_DEADLINE, &self.cancel, |(hop, at, detail)| self.hop(hop, at, &detail)).await?;
-        }
+        self.roll_out(manifests, &image, restarts).await?;
         let version = image.tag.clone().unwrap_or_default();
         self.context.recorder.record(EventBody::Service {
             service: self.service.name.clone(),
@@ -209,6 +204,32 @@ impl<'a> Cycle<'a> {
             endpoints,
         });
         Ok(version)
+    }
+
+    async fn roll_out(&self, manifests: Vec<Manifest>, image: &ImageRef, restarts: i32) -> Result<(), DeployError> {
+        let options = Options {
+            field_manager: FIELD_MANAGER,
+            service: Some(self.service.name.clone()),
+            images: vec![image.clone()],
+            pull_secrets: Vec::new(),
+            deadline: ROLLOUT_DEADLINE,
+            restarts,
+        };
+        let CycleContext { client, dialer, environment, .. } = self.context;
+        let tell = |step: Step<'_>| match step {
+            Step::Waiting { .. } => {
+                let applied = format!("{} manifest(s)", self.service.manifests.len());
+                self.hop(Hop::Applied, Timestamp::now(), &applied);
+                self.flow(FlowRow::Deploy, true, format!("{} applied with {image}", self.service.name));
+            }
+            Step::Passed { hop, at, detail, .. } => self.hop(hop, at, &detail),
+            Step::RolledOut { workload, note: Some(note) } => {
+                let subject = format!("{} of service {}", workload.workload, self.service.name);
+                self.context.recorder.record(EventBody::Warning { subject, message: note, hint: None });
+            }
+            Step::Applying(_) | Step::Configured(_) | Step::RolledOut { note: None, .. } => {}
+        };
+        deploy::deploy(Cluster { client, dialer, environment }, manifests, &options, &self.cancel, tell).await
     }
 
     /// The service's image in the registry: as it was when no input has changed, else built anew.
@@ -243,33 +264,6 @@ impl<'a> Cycle<'a> {
             tracing::warn!(%error, service = %self.service.name, "the next `up` will build again");
         }
         Ok(image)
-    }
-
-    async fn apply_manifests(
-        &self,
-        manifests: Vec<Manifest>,
-        image: &ImageRef,
-        restarts: i32,
-    ) -> Result<(Vec<Target>, Vec<Endpoint>), CycleError> {
-        let mut applier = Applier::new(self.context.client.clone(), &self.context.environment);
-        let (mut targets, mut endpoints) = (Vec::new(), Vec::new());
-        for mut manifest in manifests {
-            let ours = manifests::substitute_image(&mut manifest.object, image) > 0;
-            mark(&mut manifest.object, &self.service.name);
-            let applied = applier.apply(&manifest).await?;
-            match manifest.kind() {
-                "Deployment" => targets.push(Target {
-                    namespace: manifest.namespace().to_owned(),
-                    deployment: manifest.name().to_owned(),
-                    generation: applied.metadata.generation.unwrap_or(0),
-                    image: ours.then(|| image.to_string()),
-                    restarts,
-                }),
-                "Ingress" => endpoints.extend(urls(&manifest.object, self.context.ingress_port)),
-                _ => {}
-            }
-        }
-        Ok((targets, endpoints))
     }
 
     async fn sync_steps(&self, files: &[(PathBuf, String)]) -> Result<String, CycleError> {
@@ -335,41 +329,10 @@ impl<'a> Cycle<'a> {
     }
 }
 
-/// Labels an object, and the pods that it makes, with the service they belong to.
-fn mark(object: &mut Value, service: &ServiceName) {
-    for pointer in ["/metadata", "/spec/template/metadata", "/spec/jobTemplate/spec/template/metadata"] {
-        let template = pointer.trim_end_matches("/metadata");
-        let exists = template.is_empty() || object.pointer(template).is_some_and(Value::is_object);
-        let Some(parent) = object.pointer_mut(template).filter(|_| exists).and_then(Value::as_object_mut) else {
-            continue;
-        };
-        let metadata = parent.entry("metadata").or_insert_with(|| json!({}));
-        let Some(metadata) = metadata.as_object_mut() else { continue };
-        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-        if let Some(labels) = labels.as_object_mut() {
-            labels.insert(SERVICE_LABEL.into(), service.as_str().into());
-        }
-    }
-}
-
-fn urls(ingress: &Value, port: u16) -> Vec<Endpoint> {
-    let rules = ingress["spec"]["rules"].as_array();
-    let hosts = rules.into_iter().flatten().filter_map(|rule| rule["host"].as_str());
+/// Where the Ingresses among the manifests are reached.
+fn urls(manifests: &[Manifest], port: u16) -> Vec<Endpoint> {
+    let ingresses = manifests.iter().filter(|manifest| manifest.kind() == "Ingress");
+    let rules = ingresses.flat_map(|ingress| ingress.object["spec"]["rules"].as_array().into_iter().flatten());
+    let hosts = rules.filter_map(|rule: &Value| rule["host"].as_str());
     hosts.map(|host| Endpoint { name: host.to_owned(), url: format!("https://{host}:{port}/") }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pods_are_marked_with_their_service() {
-        let mut object = json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {}}}});
-        mark(&mut object, &ServiceName::from("web"));
-        assert_eq!(object["spec"]["template"]["metadata"]["labels"][SERVICE_LABEL], "web");
-        let mut config = json!({"metadata": {"name": "c"}, "data": {}});
-        mark(&mut config, &ServiceName::from("web"));
-        assert_eq!(config["metadata"]["labels"][SERVICE_LABEL], "web");
-        assert!(config.get("spec").is_none());
-    }
 }

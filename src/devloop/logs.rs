@@ -1,6 +1,6 @@
 //! Log lines of the project's services, read through the Kubernetes API.
 
-use super::cycle::SERVICE_LABEL;
+use aksim_cluster::templates::SERVICE_LABEL;
 use aksim_model::{
     ids::ServiceName,
     log::{LogLine, LogQuery},

@@ -5,6 +5,7 @@ use super::{
     plan::{Action, Plan},
     watch::{FileWatcher, Method},
 };
+use aksim_cluster::deploy::DeployError;
 use aksim_config::ServiceConfig;
 use aksim_model::{
     event::{EventBody, ServiceState},
@@ -177,7 +178,7 @@ async fn run_cycle(
         None => cycle.sync(&work.syncs).await,
     };
     if let Err(error) = outcome
-        && !matches!(&error, CycleError::Rollout(_) | CycleError::BuildCommand(_))
+        && !matches!(&error, CycleError::Deploy(DeployError::Rollout(_)) | CycleError::BuildCommand(_))
     {
         tracing::debug!(%error, service = %service.name, "cycle");
     }

@@ -1,5 +1,7 @@
 //! `KubernetesManifest@1`: deploy, createSecret, delete, scale, patch through the Kubernetes API.
 
+mod rollouts;
+
 use super::{
     Task,
     docker::{connection, words},
@@ -10,33 +12,29 @@ use crate::{
     run::{StepContext, TaskError},
 };
 use aksim_cluster::{
-    apply::Applier,
-    manifests::{self, Manifest},
-    rollout::{Rollout, RolloutError, Target},
+    deploy::{self, Cluster, Options, Step},
+    manifests::Manifest,
 };
-use aksim_model::{
-    event::{EventBody, FlowRow, ServiceState},
-    ids::ServiceName,
-    image_ref::ImageRef,
-    journey::Hop,
-};
+use aksim_model::image_ref::ImageRef;
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, ResourceExt,
+    Api,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
     discovery::{ApiResource, Discovery, Scope},
 };
+use rollouts::Rollouts;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Field manager of what pipelines apply; labels that `aksim up` has set stay.
 const FIELD_MANAGER: &str = "azure-pipelines";
-/// Label of a workload with the service that it is of.
-const SERVICE_LABEL: &str = "aksim.dev/service";
 /// How often a container may end on its way up: it may wait for others of the same deployment.
 const RESTARTS: i32 = 3;
+
+/// How long a rollout may take where the step does not say.
+const ROLLOUT_SECONDS: u64 = 600;
 
 /// `KubernetesManifest@0` and `@1`.
 pub struct KubernetesManifest;
@@ -92,37 +90,21 @@ impl Work<'_, '_> {
             )));
         }
         let manifests = self.manifests()?;
-        let images = self.images()?;
-        let secrets = self.step.lines("imagePullSecrets");
-        let mut applier =
-            Applier::new(self.cluster.client.clone(), &self.cluster.environment).managed_by(FIELD_MANAGER);
-        let mut targets = Vec::new();
-        for mut manifest in manifests {
-            let mut ours = None;
-            for image in &images {
-                if manifests::substitute_image(&mut manifest.object, image) > 0 {
-                    ours = Some(image.clone());
-                }
-            }
-            add_pull_secrets(&mut manifest.object, &secrets);
-            self.step.log.command(&format!(
-                "apply {}/{} -n {}",
-                manifest.kind(),
-                manifest.name(),
-                manifest.namespace()
-            ));
-            let applied = applier.apply(&manifest).await.map_err(|e| TaskError::Failed(e.to_string()))?;
-            self.step.log.write(&format!("{}/{} configured", manifest.kind().to_lowercase(), manifest.name()));
-            if manifest.kind() == "Deployment" {
-                targets.push(self.target(&manifest, &applied, ours));
-            }
-        }
-        let run = &self.step.job.run;
-        run.journey.hop(&run.engine, Hop::Applied, &format!("{} object(s) by run {}", targets.len(), run.id));
-        for (target, service, image) in targets {
-            self.roll_out(target, service, image).await?;
-        }
-        Ok(())
+        let seconds = self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0);
+        let options = Options {
+            field_manager: FIELD_MANAGER,
+            service: None,
+            images: self.images()?,
+            pull_secrets: self.step.lines("imagePullSecrets"),
+            deadline: Duration::from_secs(seconds.unwrap_or(ROLLOUT_SECONDS)),
+            restarts: RESTARTS,
+        };
+        let ClusterConnection { client, dialer, environment, .. } = &self.cluster;
+        let cluster = Cluster { client, dialer, environment };
+        let mut rollouts = Rollouts::new(self.step, options.deadline);
+        let tell = |step: Step<'_>| rollouts.hear(step);
+        let deployed = deploy::deploy(cluster, manifests, &options, &self.step.cancel, tell).await;
+        deployed.map_err(|error| rollouts.failed(error))
     }
 
     fn manifests(&self) -> Result<Vec<Manifest>, TaskError> {
@@ -137,82 +119,13 @@ impl Work<'_, '_> {
         if found.is_empty() {
             return Err(TaskError::Failed(format!("No manifest file(s) matching {} was found.", lines.join(" "))));
         }
-        let mut loaded = manifests::load(&found).map_err(|e| TaskError::Failed(e.to_string()))?;
-        if let Some(namespace) = self.namespace() {
-            for manifest in &mut loaded {
-                manifest.object["metadata"]["namespace"] = namespace.into();
-            }
-        }
-        Ok(loaded)
+        deploy::load(&found, self.namespace()).map_err(|e| TaskError::Failed(e.to_string()))
     }
 
     fn images(&self) -> Result<Vec<ImageRef>, TaskError> {
         let lines = self.step.lines("containers");
         let parse = |text: &String| text.parse::<ImageRef>().map_err(|e| TaskError::Failed(e.to_string()));
         lines.iter().map(parse).collect()
-    }
-
-    fn target(
-        &self,
-        manifest: &Manifest,
-        applied: &DynamicObject,
-        image: Option<ImageRef>,
-    ) -> (Target, Option<ServiceName>, Option<ImageRef>) {
-        let target = Target {
-            namespace: manifest.namespace().to_owned(),
-            deployment: manifest.name().to_owned(),
-            generation: applied.metadata.generation.unwrap_or(0),
-            image: image.as_ref().map(ToString::to_string),
-            restarts: RESTARTS,
-        };
-        (target, applied.labels().get(SERVICE_LABEL).map(|s| ServiceName::new(s.clone())), image)
-    }
-
-    async fn roll_out(
-        &self,
-        target: Target,
-        service: Option<ServiceName>,
-        image: Option<ImageRef>,
-    ) -> Result<(), TaskError> {
-        let run = &self.step.job.run;
-        let seconds =
-            self.step.input("rolloutStatusTimeout").and_then(|s| s.parse().ok()).filter(|s| *s > 0).unwrap_or(600);
-        let name = target.deployment.clone();
-        self.step.log.command(&format!("rollout status deployment/{name} --timeout {seconds}s"));
-        let tell = |state, message: &str| {
-            let Some(service) = service.clone() else { return };
-            let version = image.as_ref().and_then(|i| i.tag.clone());
-            let message = message.to_owned();
-            run.engine.record(EventBody::Service { service, state, version, message, endpoints: Vec::new() });
-        };
-        tell(ServiceState::RollingOut, &format!("run {}", run.id));
-        let rollout = Rollout::new(&self.cluster.client, &self.cluster.dialer, target);
-        let waited = rollout
-            .wait(Duration::from_secs(seconds), &self.step.cancel, |(hop, at, detail)| {
-                self.step.log.write(&format!("{}: {detail}", hop.name()));
-                run.journey.hop_at(&run.engine, hop, at, &format!("{name}: {detail}"));
-            })
-            .await;
-        let result = match waited {
-            Ok(()) => {
-                self.step.log.write(&format!("deployment \"{name}\" successfully rolled out"));
-                tell(ServiceState::Ready, "");
-                Ok(())
-            }
-            Err(RolloutError::Cancelled) => Err(TaskError::Cancelled),
-            Err(error) => {
-                tell(ServiceState::Failed, &error.to_string());
-                Err(TaskError::Failed(format!("deployment {name}: {error}")))
-            }
-        };
-        let image = image.map(|i| format!(" with {i}")).unwrap_or_default();
-        run.journey.flow(
-            &run.engine,
-            FlowRow::Deploy,
-            result.is_ok(),
-            format!("{name} deployed by run {}{image}", run.id),
-        );
-        result
     }
 
     async fn create_secret(&self) -> Result<(), TaskError> {
@@ -401,29 +314,6 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("hpa", "horizontalpodautoscaler"),
 ];
 
-/// Adds pull secrets to every pod template.
-fn add_pull_secrets(object: &mut Value, secrets: &[String]) {
-    if secrets.is_empty() {
-        return;
-    }
-    for pointer in ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec"] {
-        let Some(spec) = object.pointer_mut(pointer).and_then(Value::as_object_mut) else { continue };
-        let list = spec.entry("imagePullSecrets").or_insert_with(|| json!([]));
-        let Some(list) = list.as_array_mut() else { continue };
-        for secret in secrets {
-            if !list.iter().any(|s| s["name"] == secret.as_str()) {
-                list.push(json!({"name": secret}));
-            }
-        }
-    }
-    if object["kind"] == "Pod"
-        && let Some(spec) = object.pointer_mut("/spec").and_then(Value::as_object_mut)
-    {
-        let names: Vec<Value> = secrets.iter().map(|s| json!({"name": s})).collect();
-        spec.insert("imagePullSecrets".into(), names.into());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -442,13 +332,5 @@ mod tests {
         for wrong in ["", "deployment", "deploy/a b c", "pods --all", "pods -l app=web", "-f file.yaml"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn pull_secrets_reach_the_pods_once() {
-        let mut object =
-            json!({"kind": "Deployment", "spec": {"template": {"spec": {"imagePullSecrets": [{"name": "a"}]}}}});
-        add_pull_secrets(&mut object, &["a".into(), "b".into()]);
-        assert_eq!(object["spec"]["template"]["spec"]["imagePullSecrets"], json!([{"name": "a"}, {"name": "b"}]));
     }
 }
