@@ -1,12 +1,11 @@
 //! The request chain: authn → impersonation → authz → request info → codec → verb handler.
 
-use super::{
-    addresses::ServiceAddresses, computed, non_resource, request::RequestInfo, response, status::ApiError,
-    subresources, target::Target, verbs,
-};
+use super::{addresses::ServiceAddresses, computed, non_resource, response, subresources, verbs};
 use crate::{
+    admission::{Change, Part, quota::Ledger},
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer, User, authenticate},
     codec::{self, Negotiated},
+    request::{info::RequestInfo, status::ApiError, target::Target},
     schema::{Resource, Schema, SchemaHandle, Verb},
     store::Store,
     stream::Upstream,
@@ -16,6 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 /// Largest request body, bytes (kube-apiserver's own limit).
@@ -40,7 +40,7 @@ pub struct Api {
     /// The way to kubelets and pods.
     pub upstream: Arc<Upstream>,
     /// Room in quotas that writes under way hold.
-    pub quota: crate::admission::quota::Ledger,
+    pub quota: Ledger,
     /// Cached list answers.
     pub lists: verbs::list::Cache,
     /// Certificate authority, PEM.
@@ -81,6 +81,10 @@ impl Call {
     /// Adds a warning to the answer.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+    /// A write of this call: of `part` of an object that is `old`, or is created.
+    pub fn change<'a>(&'a self, target: &'a Target, old: Option<&'a Value>, part: Part, dry_run: bool) -> Change<'a> {
+        Change { store: &self.api.store, user: &self.user, warnings: &self.warnings, target, old, part, dry_run }
     }
     /// A header as text.
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
@@ -272,8 +276,8 @@ async fn dispatch(call: &Call, resource: &Arc<Resource>) -> Result<Response<Body
         Verb::List => verbs::list::handle(call, &target),
         Verb::Watch => verbs::watch::handle(call, &target),
         Verb::Create => verbs::create::handle(call, &target).await,
-        Verb::Update => verbs::update::handle(call, &target, verbs::update::Part::Whole).await,
-        Verb::Patch => verbs::patch::handle(call, &target, verbs::update::Part::Whole).await,
+        Verb::Update => verbs::update::handle(call, &target, Part::Whole).await,
+        Verb::Patch => verbs::patch::handle(call, &target, Part::Whole).await,
         Verb::Delete => verbs::delete::handle(call, &target).await,
         Verb::DeleteCollection => verbs::delete::collection(call, &target).await,
     }

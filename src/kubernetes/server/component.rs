@@ -3,11 +3,11 @@
 use super::{
     addresses::{Cidr, CidrError, ServiceAddresses},
     api::{Api, InProcessUser},
-    bootstrap, selector,
-    status::ApiError,
+    bootstrap,
 };
 use crate::{
     auth::{Authenticator, Authorizer, TokenIssuer, User, tokens::TokenKeyError, user::MASTERS},
+    request::{selector, status::ApiError},
     schema::{Schema, SchemaHandle},
     store::{Store, StoreConfig, StoreError},
     stream::Upstream,

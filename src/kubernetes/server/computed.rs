@@ -1,8 +1,9 @@
 //! Resources that are computed, not stored: access reviews, token reviews, component statuses.
 
-use super::{api::Call, response, status::ApiError, subresources, target::Target, verbs};
+use super::{api::Call, response, subresources, verbs};
 use crate::{
     auth::{Attributes, User, tokens::ISSUER},
+    request::{status::ApiError, target::Target},
     schema::{Resource, Verb},
 };
 use axum::body::Body;

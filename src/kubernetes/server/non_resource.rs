@@ -1,8 +1,9 @@
 //! Paths that are no resources: version, health, discovery, OpenAPI, keys, metrics.
 
-use super::{api::Api, request::RequestInfo, response, status::ApiError};
+use super::{api::Api, response};
 use crate::{
     auth::User,
+    request::{info::RequestInfo, status::ApiError},
     schema::{
         Schema,
         discovery::{self, Root},

@@ -2,9 +2,7 @@
 
 use super::Dialect;
 use super::schemas::Schemas;
-use crate::patch::PatchKind;
-use crate::schema::builtin;
-use crate::schema::{GroupVersionKind, Resource, Verb};
+use crate::schema::{GroupVersionKind, PatchKind, Resource, Verb, builtin};
 use serde_json::{Map, Value, json};
 
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];

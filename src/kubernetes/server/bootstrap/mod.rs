@@ -1,12 +1,13 @@
 //! Objects that a new cluster starts with, as data: namespaces, default roles, priority and
 //! storage classes, the service `kubernetes`. They are created like any other object.
 
-use super::{
-    api::{Api, InProcessUser},
-    status::ApiError,
-};
+use super::api::{Api, InProcessUser};
 use crate::{
-    auth::{User, user::MASTERS},
+    auth::{
+        User,
+        user::{API_SERVER, MASTERS},
+    },
+    request::status::ApiError,
     schema::GroupVersionKind,
     store::Key,
 };
@@ -17,8 +18,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc};
 
-/// User that creates these objects.
-pub const USER: &str = "system:apiserver";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[derive(Deserialize)]
@@ -234,7 +233,7 @@ fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String),
 }
 
 async fn send(api: &Arc<Api>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
-    let user = User::authenticated(USER, [MASTERS.to_owned()]);
+    let user = User::authenticated(API_SERVER, [MASTERS.to_owned()]);
     let request = Request::builder()
         .method(method)
         .uri(path)

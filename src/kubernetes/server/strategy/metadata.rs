@@ -1,7 +1,7 @@
 //! Metadata, status and generation: rules that all kinds share.
 
 use super::{Change, Part, names};
-use crate::server::{status::Cause, target::Target};
+use crate::request::{status::Cause, target::Target};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 

@@ -1,14 +1,15 @@
 //! `autoscaling/v1 Scale` of whatever has replicas.
 
 use crate::{
-    patch::PatchKind,
-    schema::{Resource, Verb, resource::ScalePaths},
+    admission::Part,
+    request::{
+        status::{ApiError, Cause},
+        target::Target,
+    },
+    schema::{PatchKind, Resource, Verb, resource::ScalePaths},
     server::{
         api::Call,
         response,
-        status::{ApiError, Cause},
-        strategy::Part,
-        target::Target,
         verbs::{
             options::WriteOptions,
             patch::Patch,

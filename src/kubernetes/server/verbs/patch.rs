@@ -3,16 +3,15 @@
 use super::{
     create::{self, Outcome},
     options::{self, WriteOptions},
-    update::{self, Part, Proposal},
+    update::{self, Proposal},
 };
 use crate::{
+    admission::Part,
     codec,
-    patch::{self, PatchError, PatchKind, apply},
-    server::{
-        api::{Call, codec_error},
-        status::ApiError,
-        target::Target,
-    },
+    patch::{self, PatchError, apply},
+    request::{status::ApiError, target::Target},
+    schema::PatchKind,
+    server::api::{Call, codec_error},
 };
 use axum::body::Body;
 use http::{Response, StatusCode, header};

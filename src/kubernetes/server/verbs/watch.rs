@@ -3,8 +3,9 @@
 use super::list::{revision, selection};
 use crate::{
     codec::Representation,
+    request::{selector::Selection, status::ApiError, target::Target},
     schema::table::partial_metadata,
-    server::{api::Call, response, selector::Selection, status::ApiError, target::Target},
+    server::{api::Call, response},
     store::{Event, EventKind, Object, Subscription},
 };
 use axum::body::Body;
