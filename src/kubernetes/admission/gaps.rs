@@ -14,7 +14,7 @@ pub struct Gap {
     pub refused: bool,
 }
 
-/// All such kinds; `aksim fidelity` prints them for a project that uses them.
+/// All such kinds.
 pub const GAPS: &[Gap] = &[
     Gap {
         table: "customresourcedefinitions.apiextensions.k8s.io",

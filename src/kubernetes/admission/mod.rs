@@ -21,7 +21,6 @@ use crate::{
 use serde_json::Value;
 
 pub use change::{Change, Part};
-pub use gaps::{GAPS, Gap};
 
 type Plugin = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
 

@@ -26,9 +26,6 @@ pub enum PatchError {
         /// For `status.details.causes`, reason `FieldManagerConflict`.
         causes: Vec<ConflictCause>,
     },
-    /// The result is no valid object: 422 `Invalid`.
-    #[error("{0}")]
-    Invalid(String),
 }
 
 /// One field that another manager owns.

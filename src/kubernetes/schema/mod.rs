@@ -9,7 +9,7 @@
 //! | [`fields`] | unknown fields, wrong types, canonical forms |
 //! | [`convert`] | versions of one kind: autoscaling v1 and v2, events of both groups |
 //! | [`resource`] | one row of the resource table: routes, verbs, subresources, columns |
-//! | [`registry`] | [`Schema`]: immutable snapshot of rows and definitions; [`SchemaHandle`]: swaps it |
+//! | [`registry`] | [`Schema`]: rows and definitions, immutable |
 //! | [`discovery`], [`openapi`] | documents for clients, made once a snapshot |
 //! | [`PatchKind`] | kinds of patch by content type |
 //! | [`table`] | what `kubectl get` prints |
@@ -36,8 +36,8 @@ pub mod table;
 pub use definition::{Definition, Field, ListType, Shape};
 pub use name::{GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use patch_kind::PatchKind;
-pub use registry::{Schema, SchemaHandle};
-pub use resource::{Column, ColumnSource, Resource, Subresource, Verb};
+pub use registry::Schema;
+pub use resource::{Resource, Verb};
 
 /// Why a schema could not be made.
 #[derive(Debug, thiserror::Error)]

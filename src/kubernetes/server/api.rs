@@ -6,7 +6,7 @@ use crate::{
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer, User, authenticate},
     codec::{self, Negotiated},
     request::{info::RequestInfo, status::ApiError, target::Target},
-    schema::{Resource, Schema, SchemaHandle, Verb},
+    schema::{Resource, Schema, Verb},
     store::Store,
     stream::Upstream,
 };
@@ -28,7 +28,7 @@ pub struct Api {
     /// Objects.
     pub store: Arc<Store>,
     /// Kinds.
-    pub schema: SchemaHandle,
+    pub schema: Arc<Schema>,
     /// Who asks.
     pub authenticator: Authenticator,
     /// Whether they may.
@@ -43,8 +43,6 @@ pub struct Api {
     pub quota: Ledger,
     /// Cached list answers.
     pub lists: verbs::list::Cache,
-    /// Certificate authority, PEM.
-    pub ca_pem: String,
     /// `host:port` that clients reach the server at.
     pub advertise: String,
     /// Counters for `/metrics`.
@@ -61,8 +59,6 @@ pub struct InProcessUser(pub Arc<User>);
 pub struct Call {
     /// What all requests share.
     pub api: Arc<Api>,
-    /// Kinds at the time of the request.
-    pub schema: Arc<Schema>,
     /// What is asked for.
     pub info: RequestInfo,
     /// By whom.
@@ -96,10 +92,6 @@ impl Call {
     /// 400, 415.
     pub fn decode(&self) -> Result<codec::Decoded, ApiError> {
         codec::decode(self.header(header::CONTENT_TYPE), &self.body).map_err(codec_error)
-    }
-    /// Whether the user of the call may do something else, too.
-    pub fn may(&self, want: &Attributes<'_>) -> bool {
-        self.api.authorizer.allows(&self.user, want)
     }
 }
 
@@ -145,8 +137,7 @@ impl Api {
         if !info.is_resource {
             return non_resource::handle(&self, &info, &user, request.headers());
         }
-        let schema = self.schema.load();
-        let resource = schema.resource(&info.group, &info.version, &info.resource).cloned();
+        let resource = self.schema.resource(&info.group, &info.version, &info.resource).cloned();
         let Some(resource) = resource else { return Err(ApiError::no_such_path()) };
         if resource.namespaced == info.namespace.is_empty() && !cluster_wide(&resource, &info) {
             return Err(ApiError::no_such_path());
@@ -158,8 +149,7 @@ impl Api {
         let accept = codec::accept::negotiate(parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()))
             .map_err(codec_error)?;
         let body = read_body(body).await?;
-        let call =
-            Call { api: self, schema, info, user, headers: parts.headers, accept, body, warnings: Default::default() };
+        let call = Call { api: self, info, user, headers: parts.headers, accept, body, warnings: Default::default() };
         let answer = dispatch(&call, &resource);
         let mut response = tokio::time::timeout(DEADLINE, answer).await.map_err(|_| {
             ApiError::new(http::StatusCode::GATEWAY_TIMEOUT, "Timeout", "the server did not finish within 60 s")

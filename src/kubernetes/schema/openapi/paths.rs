@@ -153,7 +153,7 @@ impl Operation<'_> {
             Verb::Delete | Verb::DeleteCollection => &status,
             _ => self.kind,
         };
-        let mut any = |kind: &GroupVersionKind| match builtin::of_kind(kind).or_else(|| self.row.definition.clone()) {
+        let mut any = |kind: &GroupVersionKind| match builtin::of_kind(kind).or(self.row.definition) {
             Some(reference) => schemas.reference(&reference),
             None => json!({ "type": "object" }),
         };

@@ -156,18 +156,6 @@ pub fn partial_metadata(object: &Value, version: &str) -> Value {
     })
 }
 
-/// `PartialObjectMetadataList` of a list, its `metadata` kept.
-pub fn partial_metadata_list(list: &Value, version: &str) -> Value {
-    let items = list.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let items: Vec<Value> = items.iter().map(|item| partial_metadata(item, version)).collect();
-    json!({
-        "kind": "PartialObjectMetadataList",
-        "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": list.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new())),
-        "items": items,
-    })
-}
-
 /// A cell's function by name.
 fn compute(name: &str) -> Option<Compute> {
     let general: Option<Compute> = match name {

@@ -175,7 +175,7 @@ fn kubernetes_service(address: &str) -> Value {
 /// The registration of every group and version, all served by this server itself.
 fn api_services(api: &Api) -> Vec<Value> {
     let mut services = Vec::new();
-    for (group, versions) in api.schema.load().groups() {
+    for (group, versions) in api.schema.groups() {
         for (place, version) in (0..).zip(versions.iter().rev()) {
             let condition = json!({"type": "Available", "status": "True", "reason": "Local",
                 "message": "Local APIServices are always available"});
@@ -222,9 +222,8 @@ async fn renew(api: &Arc<Api>, object: &Value, part: &str) -> Result<(), ApiErro
 }
 
 fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String), ApiError> {
-    let schema = api.schema.load();
     let kind = GroupVersionKind::of(object).ok_or_else(|| ApiError::internal("an object without kind"))?;
-    let resource = schema.resource_of(&kind).ok_or_else(|| ApiError::internal(format!("{kind} is not served")))?;
+    let resource = api.schema.resource_of(&kind).ok_or_else(|| ApiError::internal(format!("{kind} is not served")))?;
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text("namespace"), text("name"));
     let scope = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };

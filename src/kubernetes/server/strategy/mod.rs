@@ -15,7 +15,6 @@ mod services;
 mod volumes;
 mod workloads;
 
-pub use names::{is_dns_label, is_dns_subdomain};
 pub use services::Reserved;
 
 use super::api::Api;

@@ -32,7 +32,7 @@ pub async fn handle(call: &Call, target: &Target, paths: &ScalePaths, verb: Verb
     let options = WriteOptions::of(call)?;
     let patch = match verb {
         Verb::Patch => {
-            let patch = Patch::of(call, target)?;
+            let patch = Patch::of(call)?;
             if patch.kind == PatchKind::Apply {
                 return Err(ApiError::not_emulated("server-side apply of the subresource scale"));
             }
@@ -47,7 +47,7 @@ pub async fn handle(call: &Call, target: &Target, paths: &ScalePaths, verb: Verb
     let outcome = update::change(call, target, Part::Scale, &options, |live| {
         let before = scale_of(paths, live);
         let wanted = match &patch {
-            Some(patch) if patch.kind == PatchKind::Json => patch.applied(target, name, &before)?,
+            Some(patch) if patch.kind == PatchKind::Json => patch.applied(target, &before)?,
             // Scale has no lists: strategic merge is merge.
             Some(patch) => {
                 let mut merged = before.clone();

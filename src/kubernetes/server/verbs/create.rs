@@ -80,8 +80,7 @@ pub async fn create(
     }
     if !owned {
         let writer = Writer { manager: &options.manager, subresource: "", now: options.now };
-        apply::track_update(&target.resource, None, &mut value, writer)
-            .map_err(|error| super::patch::patch_error(target, &call.info.name, error))?;
+        apply::track_update(&target.resource, None, &mut value, writer).map_err(super::patch::patch_error)?;
     }
     let change = call.change(target, None, Part::Whole, options.dry_run);
     let generate = value["metadata"]["generateName"].as_str().is_some() && value["metadata"]["name"].is_null();

@@ -132,8 +132,7 @@ fn finish(
     }
     if !proposal.owned {
         let writer = Writer { manager: &options.manager, subresource: &call.info.subresource, now: options.now };
-        apply::track_update(&target.resource, Some(live), &mut value, writer)
-            .map_err(|error| super::patch::patch_error(target, &call.info.name, error))?;
+        apply::track_update(&target.resource, Some(live), &mut value, writer).map_err(super::patch::patch_error)?;
     }
     admission::mutate(change, &mut value)?;
     if target.resource.group == "rbac.authorization.k8s.io" && value["rules"] != live["rules"] {

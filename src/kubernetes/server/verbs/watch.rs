@@ -185,7 +185,6 @@ impl Encoder {
     fn new(call: &Call, target: &Target) -> Self {
         let call = Call {
             api: call.api.clone(),
-            schema: call.schema.clone(),
             info: call.info.clone(),
             user: call.user.clone(),
             headers: call.headers.clone(),
