@@ -5,7 +5,7 @@ use aksim_config::{Config, home::Home};
 use aksim_git::{Access, GitHandle, HookSpec};
 use aksim_images::ImageBuilder;
 use aksim_pipelines::{
-    ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, environments::Checks,
+    Checks, ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection,
 };
 use aksim_registry::AdminCredentials;
 use aksim_runtime::{
@@ -82,7 +82,7 @@ pub async fn bind(
     for environment in &asked.environments {
         let checks = Checks { approval: environment.approval, ..Checks::default() };
         let kept = pipelines.engine().environments.set_checks(&environment.name, checks);
-        kept.map_err(aksim_pipelines::service::PipelinesError::from)?;
+        kept.map_err(aksim_pipelines::PipelinesError::from)?;
     }
     if let Some(git) = &connections.git {
         let hook = HookSpec::push(pipelines.webhook_url(), pipelines.webhook_secret());

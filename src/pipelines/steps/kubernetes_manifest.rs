@@ -1,13 +1,10 @@
 //! `KubernetesManifest@1`: deploy, createSecret, delete, scale, patch through the Kubernetes API.
 
-use super::{
-    Task,
-    docker::{connection, words},
-    glob,
-};
+use super::{Task, docker::connection, glob};
 use crate::{
-    engine::ClusterConnection,
-    run::{StepContext, TaskError},
+    agent::command_line::words,
+    connections::ClusterConnection,
+    context::{StepContext, TaskError},
 };
 use aksim_cluster::{
     apply::Applier,
