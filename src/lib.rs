@@ -7,14 +7,15 @@
 //!
 //! A workspace: each folder of `src/` is a crate, shown here as a module. A crate depends on crates of
 //! lower floors only, and on none of its own floor: the servers never know each other, they meet over
-//! their public protocols, as they do in Azure. `tests/it/imports.rs` holds the floors.
+//! their public protocols, as they do in Azure. The modules inside `kubernetes` and `pipelines` have floors
+//! too. `tests/it/imports.rs` holds all floors.
 //!
 //! | floor | module | what it is |
 //! | - | - | - |
 //! | 1 | [`model`] | nouns shared by two crates or more, no I/O: ids, image references, events, world, commands, quantities |
 //! | 2 | [`config`] | `aksim.toml` → validated configuration, all errors at once; `home`: every path aksim uses |
 //! | 2 | [`runtime`] | component, supervisor, recorder, control API, TLS and CA, HTTP server glue, dialers, folders of volumes |
-//! | 3 | [`kubernetes`] | embedded control plane: schema, store, server (verbs), patch, admission, auth, stream |
+//! | 3 | [`kubernetes`] | embedded control plane: schema, store, request, server (verbs), patch, admission, auth, stream |
 //! | 3 | [`registry`] | OCI distribution and Azure Container Registry's token exchange |
 //! | 3 | [`identity`] | Microsoft Entra ID: discovery, keys, tokens, flows, directory |
 //! | 3 | [`database`] | Azure Database for MySQL flexible server over a real mysqld or mariadbd |
@@ -103,10 +104,10 @@
 //! | a cluster provider | the crate `src/cluster/providers/NAME/` with a [`cluster::provider::ClusterKind`] | [`simulator::PROVIDERS`] and [`config::project::CLUSTER_PROVIDERS`], once it is a dependency | `contract` in `tests/it/provider.rs` |
 //! | a part of an environment | `src/simulator/NAME.rs` with a `Part`, or a `Server` of a component | the list in `src/simulator/start.rs` | `tests/it/environment.rs` |
 //! | a controller | `src/controllers/NAME.rs` with `register` and `reconcile`; decisions in a pure `plan` | the list in `src/controllers/lib.rs` | `tests/it/controllers.rs` |
-//! | a pipeline task | `src/pipelines/steps/NAME.rs` with a [`pipelines::steps::Task`]; inputs and versions in `src/pipelines/plan/tasks.toml` | its row in `src/pipelines/steps/mod.rs` | the tests of that file |
+//! | a pipeline task | `src/pipelines/steps/NAME.rs` with a `Task`; inputs and versions in `src/pipelines/plan/tasks.toml` | its row in `src/pipelines/steps/mod.rs` | the tests of that file |
 //! | a fault, check or step of scenarios | `src/scenarios/{faults,checks,steps}/NAME.rs` | its row in the `TABLE` of that folder's `mod.rs` | `cargo test -p aksim-scenarios` |
 //! | a scenario | `scenarios/NAME.yaml` | nothing else | `tests/it/scenarios.rs` |
-//! | a tab of the dashboard | `src/dashboard/tabs/NAME.rs` | its line in `src/dashboard/tabs/mod.rs` | snapshots in `src/dashboard` |
+//! | a tab of the dashboard | `src/dashboard/tabs/NAME.rs` with a `View` | its line in `src/dashboard/tabs/mod.rs` | snapshots in `src/dashboard` |
 //! | a verb of the command line | `src/cli/NAME.rs` | its arguments in `src/cli/args.rs` and its line in `dispatch` | `tests/it` |
 
 pub use aksim_cli as cli;

@@ -4,17 +4,15 @@ use super::{
     commands::{self, Typed},
     keys::{self, Action},
     prompt::{Prompt, Purpose},
-    tabs::{Tab, logs::LogsView},
+    tabs::{Tab, TabState, logs::LogsView},
     text,
     theme::{Mood, Theme},
 };
 use aksim_model::{
     command::{Command, CommandReply},
     endpoint::Endpoint,
-    ids::{JourneyId, ServiceName},
-    journey::Journey,
+    ids::ServiceName,
     log::LogLine,
-    pipeline::PipelineRun,
     world::World,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -100,20 +98,14 @@ pub struct App {
     pub prompt: Option<Prompt>,
     /// What lies over the tab.
     pub popup: Option<Popup>,
-    /// Row filter of each tab, by its number.
-    pub filters: [String; Tab::ALL.len()],
-    /// Index of the selected service among those shown.
-    pub service: usize,
-    /// The selected journey; the newest when `None`.
-    pub journey: Option<JourneyId>,
-    /// The selected run of a pipeline; the newest when `None`.
-    pub run: Option<u64>,
     /// Whether details of the selected row fill the tab.
     pub details: bool,
     /// First line shown of what scrolls: details, help.
     pub scroll: usize,
     /// The Logs tab.
     pub logs: LogsView,
+    /// What each tab remembers, by its number.
+    states: [TabState; Tab::ALL.len()],
     notice: Option<Notice>,
     rows: u16,
 }
@@ -127,16 +119,13 @@ impl App {
             connected: true,
             now,
             theme,
-            tab: Tab::Flow,
+            tab: Tab::ALL[0],
             prompt: None,
             popup: None,
-            filters: Default::default(),
-            service: 0,
-            journey: None,
-            run: None,
             details: false,
             scroll: 0,
             logs: LogsView::default(),
+            states: Default::default(),
             notice: None,
             rows: 24,
         }
@@ -147,7 +136,7 @@ impl App {
         match message {
             Message::World(world) => self.world = world,
             Message::Lost => self.connected = false,
-            Message::Logs(lines) => self.logs.push(lines, &self.filters[Tab::Logs as usize]),
+            Message::Logs(lines) => self.with_logs(|logs, filter| logs.push(lines, filter)),
             Message::Tick(now) => self.now = now,
             Message::Rows(rows) => self.rows = rows,
             Message::Reply(Ok(reply)) => self.notify(reply.message, Mood::Good),
@@ -162,54 +151,29 @@ impl App {
         self.notice.as_ref().filter(|n| self.now.as_second() - n.at.as_second() < NOTICE_SECONDS)
     }
 
+    /// What a tab remembers.
+    pub fn state(&self, tab: Tab) -> &TabState {
+        &self.states[tab as usize]
+    }
+
+    /// What a tab remembers, to change it.
+    pub fn state_mut(&mut self, tab: Tab) -> &mut TabState {
+        &mut self.states[tab as usize]
+    }
+
+    /// The logs with the filter of their tab.
+    pub fn with_logs<T>(&mut self, work: impl FnOnce(&mut LogsView, &str) -> T) -> T {
+        work(&mut self.logs, &self.states[Tab::Logs as usize].filter)
+    }
+
     /// The filter of the tab that is shown.
     pub fn filter(&self) -> &str {
-        &self.filters[self.tab as usize]
+        &self.state(self.tab).filter
     }
 
     /// Names of all services.
     pub fn service_names(&self) -> Vec<String> {
         self.world.services.keys().map(|name| name.as_str().to_owned()).collect()
-    }
-
-    /// Services that the filter lets through.
-    pub fn shown_services(&self) -> Vec<&ServiceName> {
-        let filter = self.filters[Tab::Services as usize].to_lowercase();
-        self.world.services.keys().filter(|name| name.as_str().contains(&filter)).collect()
-    }
-
-    /// The selected service.
-    pub fn selected_service(&self) -> Option<&ServiceName> {
-        let shown = self.shown_services();
-        shown.get(self.service.min(shown.len().saturating_sub(1))).copied()
-    }
-
-    /// Journeys that the filter lets through, newest first.
-    pub fn shown_journeys(&self) -> Vec<&Journey> {
-        let filter = self.filters[Tab::Journeys as usize].to_lowercase();
-        let fits = |j: &&Journey| j.service.as_str().contains(&filter) || j.cause.to_lowercase().contains(&filter);
-        self.world.journeys.iter().rev().filter(fits).collect()
-    }
-
-    /// Index of the selected journey among those shown.
-    pub fn selected_journey(&self) -> usize {
-        let shown = self.shown_journeys();
-        self.journey.as_ref().and_then(|id| shown.iter().position(|j| &j.id == id)).unwrap_or(0)
-    }
-
-    /// Runs that the filter lets through, newest first.
-    pub fn shown_runs(&self) -> Vec<&PipelineRun> {
-        let filter = self.filters[Tab::Pipelines as usize].to_lowercase();
-        let fits = |run: &&PipelineRun| {
-            [&run.name, &run.branch, &run.message].iter().any(|text| text.to_lowercase().contains(&filter))
-        };
-        self.world.pipelines.iter().rev().filter(fits).collect()
-    }
-
-    /// Index of the selected run among those shown.
-    pub fn selected_run(&self) -> usize {
-        let shown = self.shown_runs();
-        self.run.and_then(|id| shown.iter().position(|run| run.id == id)).unwrap_or(0)
     }
 
     /// Says something in the footer.
@@ -265,23 +229,20 @@ impl App {
             Action::Type(Purpose::Command) => self.prompt = Some(Prompt::new(Purpose::Command, "")),
             Action::Trigger => return self.trigger_selected(),
             Action::Open => {
-                let service = self.selected_service().filter(|_| self.tab == Tab::Services).cloned();
+                let service = self.tab.view().selected_service(self);
                 self.open(service.as_ref().map(ServiceName::as_str));
             }
             Action::Logs => {
-                let service = match self.tab {
-                    Tab::Services => self.selected_service().map(|s| s.as_str().to_owned()),
-                    _ => None,
-                };
-                self.show_logs(service);
+                let service = self.tab.view().selected_service(self);
+                self.show_logs(service.map(|service| service.as_str().to_owned()));
             }
             Action::Follow => self.logs.follow_or_stop(),
             Action::Find { forward } => {
-                if !self.logs.find(forward, &self.filters[Tab::Logs as usize]) {
+                if !self.with_logs(|logs, filter| logs.find(forward, filter)) {
                     self.notify("nothing more to find", Mood::Warn);
                 }
             }
-            Action::Enter if self.has_details() => (self.details, self.scroll) = (true, 0),
+            Action::Enter if self.tab.view().has_details(self) => (self.details, self.scroll) = (true, 0),
             Action::Enter => {}
             Action::Move(by) => self.step(by),
             Action::Page(by) => self.step(by * (self.rows as isize / 2).max(1)),
@@ -291,34 +252,12 @@ impl App {
         Vec::new()
     }
 
-    fn has_details(&self) -> bool {
-        match self.tab {
-            Tab::Services => self.selected_service().is_some(),
-            Tab::Journeys => !self.shown_journeys().is_empty(),
-            Tab::Pipelines => !self.shown_runs().is_empty(),
-            _ => false,
-        }
-    }
-
     /// Moves by rows in whatever the tab shows; far too many rows is the end.
     fn step(&mut self, by: isize) {
-        let moved = |from: usize, count: usize| from.saturating_add_signed(by).min(count.saturating_sub(1));
-        match self.tab {
-            Tab::Services if !self.details => self.service = moved(self.service, self.shown_services().len()),
-            Tab::Journeys if !self.details => {
-                let index = moved(self.selected_journey(), self.shown_journeys().len());
-                // The newest stays selected while newer ones come.
-                self.journey = self.shown_journeys().get(index).filter(|_| index > 0).map(|j| j.id.clone());
-            }
-            Tab::Pipelines if !self.details => {
-                let index = moved(self.selected_run(), self.shown_runs().len());
-                self.run = self.shown_runs().get(index).filter(|_| index > 0).map(|run| run.id);
-            }
-            Tab::Logs => self.logs.step(by, &self.filters[Tab::Logs as usize]),
-            _ => {
-                let lines = self.tab.scrollable_lines(self);
-                self.scroll = moved(self.scroll, lines);
-            }
+        let view = self.tab.view();
+        if self.details || !view.select(self, by) {
+            let lines = view.scrollable_lines(self);
+            self.scroll = self.scroll.saturating_add_signed(by).min(lines.saturating_sub(1));
         }
     }
 
@@ -352,9 +291,10 @@ impl App {
     fn apply_live(&mut self) {
         match &self.prompt {
             Some(p) if p.purpose == Purpose::Filter => {
-                self.filters[self.tab as usize] = p.text.clone();
-                self.service = 0;
-                (self.journey, self.run) = (None, None);
+                self.states[self.tab as usize].filter = p.text.clone();
+                for state in &mut self.states {
+                    (state.row, state.key) = (0, None);
+                }
             }
             Some(p) if p.purpose == Purpose::Search => self.logs.search = p.text.clone(),
             _ => {}
@@ -363,7 +303,7 @@ impl App {
 
     fn cancel_prompt(&mut self) -> Vec<Effect> {
         match self.prompt.take().map(|p| p.purpose) {
-            Some(Purpose::Filter) => self.filters[self.tab as usize].clear(),
+            Some(Purpose::Filter) => self.state_mut(self.tab).filter.clear(),
             Some(Purpose::Search) => self.logs.search.clear(),
             _ => {}
         }
@@ -397,7 +337,7 @@ impl App {
             Typed::Trigger(service) => {
                 return vec![Effect::Send(Command::Trigger { service: service.map(ServiceName::new) })];
             }
-            Typed::Filter(text) => self.filters[self.tab as usize] = text,
+            Typed::Filter(text) => self.state_mut(self.tab).filter = text,
             Typed::Search(text) => self.search(text),
             Typed::Stop => {
                 self.popup = Some(Popup::Confirm {
@@ -413,30 +353,23 @@ impl App {
     fn search(&mut self, text: String) {
         self.show(Tab::Logs);
         self.logs.search = text;
-        if !self.logs.search.is_empty() && !self.logs.find(false, &self.filters[Tab::Logs as usize]) {
+        if !self.logs.search.is_empty() && !self.with_logs(|logs, filter| logs.find(false, filter)) {
             self.notify("not found", Mood::Warn);
         }
     }
 
     fn clear_filters(&mut self) {
-        self.filters[self.tab as usize].clear();
-        if self.tab == Tab::Logs {
-            self.logs.search.clear();
-            self.logs.service = None;
-        }
+        self.state_mut(self.tab).filter.clear();
+        self.tab.view().widen(self);
     }
 
     fn trigger_selected(&mut self) -> Vec<Effect> {
-        let service = match self.tab {
-            Tab::Services => self.selected_service().cloned(),
-            Tab::Journeys => self.shown_journeys().get(self.selected_journey()).map(|j| j.service.clone()),
-            Tab::Logs => self.logs.service.clone().map(ServiceName::new),
-            _ => None,
-        };
+        let service = self.tab.view().triggers(self);
         match service {
             Some(service) => vec![Effect::Send(Command::Trigger { service: Some(service) })],
             None => {
-                self.notify("select a service first (2), or :trigger for all", Mood::Warn);
+                let services = Tab::Services.number();
+                self.notify(format!("select a service first ({services}), or :trigger for all"), Mood::Warn);
                 Vec::new()
             }
         }

@@ -24,33 +24,69 @@ pub enum Typed {
     Quit,
 }
 
+/// What a verb means, by what may follow it.
+pub enum Meaning {
+    /// Nothing may.
+    Alone(Typed),
+    /// The name of a service, or nothing for all.
+    Service(fn(Option<String>) -> Typed),
+    /// Any text.
+    Text(fn(String) -> Typed),
+}
+
+impl Meaning {
+    /// What follows the verb, for people.
+    pub fn argument(&self) -> &'static str {
+        match self {
+            Self::Alone(_) => "",
+            Self::Service(_) => "[service]",
+            Self::Text(_) => "TEXT",
+        }
+    }
+}
+
 /// A row of the command table.
 pub struct Verb {
     /// What is typed.
     pub name: &'static str,
     /// Other spellings.
     pub aliases: &'static [&'static str],
-    /// What follows it, for people.
-    pub argument: &'static str,
+    /// What it means.
+    pub meaning: Meaning,
     /// What it does, for people.
     pub help: &'static str,
 }
 
-/// All commands.
-pub const VERBS: &[Verb] = &[
-    Verb { name: "flow", aliases: &[], argument: "", help: "the data flow" },
-    Verb { name: "services", aliases: &["svc", "service"], argument: "", help: "services" },
-    Verb { name: "logs", aliases: &["log"], argument: "[service]", help: "logs, of one service or of all" },
-    Verb { name: "journeys", aliases: &["journey"], argument: "", help: "journeys of changes" },
-    Verb { name: "pipelines", aliases: &["pipeline", "runs"], argument: "", help: "runs of pipelines" },
-    Verb { name: "help", aliases: &["h", "?"], argument: "", help: "keys and commands" },
-    Verb { name: "trigger", aliases: &[], argument: "[service]", help: "build and roll out, one service or all" },
-    Verb { name: "open", aliases: &["url"], argument: "[service]", help: "show addresses" },
-    Verb { name: "filter", aliases: &[], argument: "TEXT", help: "show only rows with TEXT" },
-    Verb { name: "search", aliases: &["find"], argument: "TEXT", help: "find TEXT in logs" },
-    Verb { name: "stop", aliases: &["down"], argument: "", help: "stop the environment" },
-    Verb { name: "quit", aliases: &["q", "q!", "exit"], argument: "", help: "leave the dashboard" },
+impl Verb {
+    fn is(&self, word: &str) -> bool {
+        self.name == word || self.aliases.contains(&word)
+    }
+}
+
+/// The commands that are no tab's.
+static VERBS: &[Verb] = &[
+    Verb {
+        name: "trigger",
+        aliases: &[],
+        meaning: Meaning::Service(Typed::Trigger),
+        help: "build and roll out, one service or all",
+    },
+    Verb { name: "open", aliases: &["url"], meaning: Meaning::Service(Typed::Open), help: "show addresses" },
+    Verb { name: "filter", aliases: &[], meaning: Meaning::Text(Typed::Filter), help: "show only rows with TEXT" },
+    Verb { name: "search", aliases: &["find"], meaning: Meaning::Text(Typed::Search), help: "find TEXT in logs" },
+    Verb { name: "stop", aliases: &["down"], meaning: Meaning::Alone(Typed::Stop), help: "stop the environment" },
+    Verb {
+        name: "quit",
+        aliases: &["q", "q!", "exit"],
+        meaning: Meaning::Alone(Typed::Quit),
+        help: "leave the dashboard",
+    },
 ];
+
+/// All commands: those of the tabs, in their order, and the others.
+pub fn verbs() -> impl Iterator<Item = &'static Verb> {
+    Tab::ALL.into_iter().map(Tab::verb).chain(VERBS)
+}
 
 /// Reads a command.
 ///
@@ -59,49 +95,45 @@ pub const VERBS: &[Verb] = &[
 pub fn parse(line: &str, services: &[String]) -> Result<Typed, String> {
     let line = line.trim();
     let (word, argument) = line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim()));
-    let verb = VERBS
-        .iter()
-        .find(|v| v.name == word || v.aliases.contains(&word))
-        .ok_or_else(|| unknown("command", word, VERBS.iter().map(|v| v.name)))?;
-    let service = || match argument {
-        "" => Ok(None),
-        name if services.iter().any(|s| s == name) => Ok(Some(name.to_owned())),
-        name => Err(unknown("service", name, services.iter().map(String::as_str))),
-    };
-    if verb.argument.is_empty() && !argument.is_empty() {
-        return Err(format!("`{}` takes nothing after it", verb.name));
+    let verb = verbs().find(|verb| verb.is(word)).ok_or_else(|| unknown_verb(word))?;
+    match (&verb.meaning, argument) {
+        (Meaning::Alone(typed), "") => Ok(typed.clone()),
+        (Meaning::Alone(_), _) => Err(format!("`{}` takes nothing after it", verb.name)),
+        (Meaning::Service(typed), "") => Ok(typed(None)),
+        (Meaning::Service(typed), name) if services.iter().any(|s| s == name) => Ok(typed(Some(name.to_owned()))),
+        (Meaning::Service(_), name) => Err(unknown_service(name, services)),
+        (Meaning::Text(typed), text) => Ok(typed(text.to_owned())),
     }
-    Ok(match verb.name {
-        "flow" => Typed::Show(Tab::Flow),
-        "services" => Typed::Show(Tab::Services),
-        "logs" => Typed::Logs(service()?),
-        "journeys" => Typed::Show(Tab::Journeys),
-        "pipelines" => Typed::Show(Tab::Pipelines),
-        "help" => Typed::Show(Tab::Help),
-        "trigger" => Typed::Trigger(service()?),
-        "open" => Typed::Open(service()?),
-        "filter" => Typed::Filter(argument.to_owned()),
-        "search" => Typed::Search(argument.to_owned()),
-        "stop" => Typed::Stop,
-        _ => Typed::Quit,
-    })
 }
 
-fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str>) -> String {
-    match nearest(given, known) {
-        Some(known) => format!("no {what} `{given}`; did you mean `{known}`?"),
-        None => format!("no {what} `{given}`"),
+fn unknown_verb(word: &str) -> String {
+    let known = verbs().flat_map(|verb| verb.aliases.iter().copied().chain([verb.name]));
+    match nearest(word, known) {
+        Some(known) => format!("no command `{word}`; did you mean `{known}`?"),
+        None => format!("no command `{word}`; `help` lists them"),
     }
+}
+
+fn unknown_service(name: &str, services: &[String]) -> String {
+    match nearest(name, services.iter().map(String::as_str)) {
+        Some(known) => format!("no service `{name}`; did you mean `{known}`?"),
+        None => format!("no service `{name}`"),
+    }
+}
+
+/// What is spelled nearly as what was given.
+fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|known| (strsim::jaro_winkler(given, known), known));
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7).map(|(_, known)| known)
 }
 
 /// Lines that `line` may become, in the order of the table.
 pub fn complete(line: &str, services: &[String]) -> Vec<String> {
     let line = line.trim_start();
     match line.split_once(' ') {
-        None => VERBS.iter().map(|v| v.name).filter(|name| name.starts_with(line)).map(str::to_owned).collect(),
+        None => verbs().map(|v| v.name).filter(|name| name.starts_with(line)).map(str::to_owned).collect(),
         Some((word, rest)) => {
-            let takes_service =
-                VERBS.iter().any(|v| v.argument == "[service]" && (v.name == word || v.aliases.contains(&word)));
+            let takes_service = verbs().any(|verb| verb.is(word) && matches!(verb.meaning, Meaning::Service(_)));
             let rest = rest.trim_start();
             services
                 .iter()
@@ -132,9 +164,10 @@ mod unit {
 
     #[test]
     fn every_verb_parses() {
-        for verb in VERBS {
+        for verb in verbs() {
             for name in verb.aliases.iter().chain([&verb.name]) {
                 assert!(parse(name, &[]).is_ok(), "{name}");
+                assert_eq!(verbs().filter(|other| other.is(name)).count(), 1, "{name} is two commands");
             }
         }
         assert_eq!(parse(" logs  web ", &services()), Ok(Typed::Logs(Some("web".into()))));
@@ -150,6 +183,8 @@ mod unit {
             "no service `catalogue`; did you mean `catalog`?"
         );
         assert_eq!(parse("logs zzz", &[]).unwrap_err(), "no service `zzz`");
+        assert_eq!(parse("exti", &[]).unwrap_err(), "no command `exti`; did you mean `exit`?");
+        assert_eq!(parse("zzz", &[]).unwrap_err(), "no command `zzz`; `help` lists them");
         assert_eq!(parse("quit now", &[]).unwrap_err(), "`quit` takes nothing after it");
     }
 

@@ -1,29 +1,29 @@
 //! Terminal dashboard: what the environment is doing, live, with k9s habits.
 //!
 //! `app` is the state and how it changes, pure; `render` draws it, pure; `run` joins both to a
-//! terminal and to a [`DashboardSource`]. A tab is one file in `tabs` and one line in [`tabs::Tab`].
+//! terminal and to a [`DashboardSource`]. A tab is one file in `tabs` and its line in the table there.
 
-pub mod app;
-pub mod commands;
-pub mod keys;
-pub mod picture;
-pub mod prompt;
-pub mod run;
-pub mod source;
-pub mod tabs;
-pub mod text;
-pub mod theme;
-pub mod widgets;
+mod app;
+mod commands;
+mod keys;
+mod picture;
+mod prompt;
+mod run;
+mod source;
+mod tabs;
+mod text;
+mod theme;
+mod widgets;
 
 #[cfg(test)]
 mod tests;
 
-pub use app::App;
 pub use picture::screenshot_svg;
 pub use run::{DashboardError, run};
 pub use source::{ControlSource, DashboardSource};
 pub use tabs::Tab;
 
+use app::App;
 use ratatui::{
     Frame,
     layout::{Constraint, Layout},
@@ -31,7 +31,7 @@ use ratatui::{
 };
 
 /// Draws the whole dashboard.
-pub fn render(app: &App, frame: &mut Frame<'_>) {
+fn render(app: &App, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.width < 20 || area.height < 4 {
         frame.render_widget("aksim: too small", area);
@@ -40,7 +40,7 @@ pub fn render(app: &App, frame: &mut Frame<'_>) {
     let [header, body, footer] =
         Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
     widgets::header(app, header, frame);
-    app.tab.render(app, body, frame);
+    app.tab.view().render(app, body, frame);
     if let Some(popup) = &app.popup {
         let place = widgets::popup_area(popup, body);
         frame.render_widget(Clear, place);

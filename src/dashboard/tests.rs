@@ -4,6 +4,7 @@ use super::{
     App, DashboardSource, Tab,
     app::{Effect, Message, Popup},
     render, run, screenshot_svg,
+    tabs::{journeys, pipelines},
     theme::Theme,
 };
 use aksim_model::{
@@ -320,29 +321,29 @@ fn stop_is_asked_about() {
 fn a_selected_journey_stays_selected() {
     let mut app = app();
     press(&mut app, "4 j");
-    assert_eq!(app.shown_journeys()[app.selected_journey()].id.as_str(), "22222222bbbb");
+    assert_eq!(journeys::shown(&app)[journeys::selected(&app)].id.as_str(), "22222222bbbb");
     let mut world = world();
     for (at, body) in journey("44444444dddd", "web", "up", 1000, &[], JourneyOutcome::Superseded) {
         world.apply(&Event { seq: 100, at, body });
     }
     app.update(Message::World(Arc::new(world)));
-    assert_eq!(app.selected_journey(), 2);
-    assert_eq!(app.shown_journeys()[2].id.as_str(), "22222222bbbb");
+    assert_eq!(journeys::selected(&app), 2);
+    assert_eq!(journeys::shown(&app)[2].id.as_str(), "22222222bbbb");
     press(&mut app, "g");
-    assert_eq!(app.shown_journeys()[app.selected_journey()].id.as_str(), "44444444dddd");
+    assert_eq!(journeys::shown(&app)[journeys::selected(&app)].id.as_str(), "44444444dddd");
 }
 
 #[test]
 fn a_selected_run_stays_selected_and_is_found() {
     let mut app = app();
     press(&mut app, "5 j");
-    assert_eq!(app.shown_runs()[app.selected_run()].id, 7);
+    assert_eq!(pipelines::shown(&app)[pipelines::selected(&app)].id, 7);
     let mut world = world();
     world.apply(&Event { seq: 100, at: now(), body: pipeline_run(9, "More", 0, None, &[]) });
     app.update(Message::World(Arc::new(world)));
-    assert_eq!(app.shown_runs()[app.selected_run()].id, 7);
+    assert_eq!(pipelines::shown(&app)[pipelines::selected(&app)].id, 7);
     press(&mut app, "/ its space test enter");
-    assert_eq!(app.shown_runs().iter().map(|run| run.id).collect::<Vec<_>>(), [8]);
+    assert_eq!(pipelines::shown(&app).iter().map(|run| run.id).collect::<Vec<_>>(), [8]);
     press(&mut app, "esc :runs enter");
     assert_eq!(app.tab, Tab::Pipelines);
 }

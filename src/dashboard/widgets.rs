@@ -35,12 +35,12 @@ pub fn header(app: &App, area: Rect, frame: &mut Frame<'_>) {
     let name = format!(" {} ", text::plain(&app.environment));
     let mut spans = vec![Span::styled(" aksim", theme.title()), Span::styled(name, theme.key())];
     let narrow = area.width < 72;
-    for (index, tab) in Tab::ALL.iter().enumerate() {
-        let label = match (narrow, *tab == app.tab) {
-            (true, false) => format!(" {}", index + 1),
-            _ => format!(" {} {} ", index + 1, tab.title()),
+    for tab in Tab::ALL {
+        let label = match (narrow, tab == app.tab) {
+            (true, false) => format!(" {}", tab.number()),
+            _ => format!(" {} {} ", tab.number(), tab.title()),
         };
-        let style = if *tab == app.tab { theme.selected() } else { theme.quiet() };
+        let style = if tab == app.tab { theme.selected() } else { theme.quiet() };
         spans.push(Span::styled(label, style));
     }
     let right = match app.connected {
@@ -85,7 +85,7 @@ pub fn footer(app: &App, area: Rect, frame: &mut Frame<'_>) {
     if !app.filter().is_empty() {
         spans.push(Span::styled(format!(" /{}", app.filter()), theme.found()));
     }
-    for (key, help) in app.tab.hints() {
+    for (key, help) in app.tab.view().hints() {
         spans.push(Span::styled(format!(" {key}"), theme.key()));
         spans.push(Span::styled(format!(" {help} "), theme.quiet()));
     }
@@ -162,8 +162,8 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
 
 /// Every key with what it does, as lines.
 pub fn key_lines(theme: &Theme) -> Vec<Line<'static>> {
-    let pair = |(key, help): &(&'static str, &'static str)| {
-        Line::from(vec![Span::styled(format!(" {key:<13}"), theme.key()), Span::raw(*help)])
+    let pair = |(key, help): (String, &'static str)| {
+        Line::from(vec![Span::styled(format!(" {key:<13}"), theme.key()), Span::raw(help)])
     };
-    keys::KEYS.iter().map(pair).collect()
+    keys::rows().map(pair).collect()
 }

@@ -1,12 +1,13 @@
 //! The embedded control plane: a Kubernetes API server without etcd.
 
-pub mod admission;
-pub mod auth;
-pub mod codec;
-pub mod patch;
-pub mod schema;
-pub mod server;
-pub mod store;
-pub mod stream;
+mod admission;
+mod auth;
+mod codec;
+mod patch;
+mod request;
+mod schema;
+mod server;
+mod store;
+mod stream;
 
 pub use server::{ApiServer, ApiServerConfig, ApiServerError};

@@ -1,9 +1,6 @@
 //! Published files of a run: `runs/ID/artifacts/NAME/…`.
 
-use super::{
-    run::RunContext,
-    store::record::{Artifact, RunRecord},
-};
+use crate::store::record::RunRecord;
 use std::{
     io,
     path::{Component, Path, PathBuf},
@@ -41,28 +38,6 @@ pub fn safe_name(name: &str) -> Result<&str, String> {
         || name.starts_with('.')
         || name.contains(|c: char| "\\/\":<>|*?".contains(c) || c.is_control());
     if bad { Err(ArtifactError::Name(name.to_owned()).to_string()) } else { Ok(name) }
-}
-
-/// Publishes a file, or what is in a folder, under a name; the number of files.
-///
-/// # Errors
-/// [`ArtifactError`].
-pub fn publish(run: &RunContext, name: &str, from: &Path, kind: &str) -> Result<usize, ArtifactError> {
-    safe_name(name).map_err(|_| ArtifactError::Name(name.to_owned()))?;
-    let to = run.engine.store.folder(run.id).join("artifacts").join(name);
-    let files = if from.is_dir() {
-        copy_tree(from, &to, |_| true)?
-    } else {
-        let target = to.join(from.file_name().unwrap_or_default());
-        copy_file(from, &target)?;
-        1
-    };
-    let artifact = Artifact { name: name.to_owned(), kind: kind.to_owned(), data: to.display().to_string() };
-    run.change(|run| {
-        run.artifacts.retain(|a| a.name != artifact.name);
-        run.artifacts.push(artifact);
-    });
-    Ok(files)
 }
 
 /// Folder of a published artifact of a run.

@@ -1,14 +1,16 @@
 //! What every run uses: store, agents, environments, connections to Git host, registry and cluster.
 
-use super::{
-    agent::pool::AgentPool,
-    environments::Environments,
+use crate::{
+    agent::{git::GitError, pool::AgentPool},
+    connections::{ClusterConnection, GitHost, RegistryConnection},
+    environments::{Environments, lock::EnvironmentLock},
+    error::PipelineError,
+    plan::Gap,
     store::{RunStore, StoreError},
 };
-use aksim_cluster::provider::ClusterProvider;
 use aksim_images::ImageBuilder;
 use aksim_model::advice::Advice;
-use aksim_runtime::{net::SharedDialer, pki::Pki, recorder::Recorder};
+use aksim_runtime::{pki::Pki, recorder::Recorder};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,69 +22,6 @@ use std::{
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-/// The Git host whose repositories are built.
-#[derive(Clone, Debug)]
-pub struct GitHost {
-    /// `https://127.0.0.1:3000`, without a slash at its end; repositories are at `/ORG/NAME.git`.
-    pub url: String,
-    /// User name of the service.
-    pub username: String,
-    /// Its personal access token.
-    pub token: String,
-    /// Certificate authority that the host's certificate is of.
-    pub ca: Option<PathBuf>,
-    /// Where commit statuses are posted (GitHub's REST API); none when absent.
-    pub api_url: Option<String>,
-}
-
-/// A registry that `Docker@2` signs in to.
-#[derive(Clone)]
-pub struct RegistryConnection {
-    /// `shopacr.azurecr.io`.
-    pub login_server: String,
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-}
-
-impl std::fmt::Debug for RegistryConnection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegistryConnection").field("login_server", &self.login_server).finish_non_exhaustive()
-    }
-}
-
-/// The cluster that pipelines deploy to.
-#[derive(Clone)]
-pub struct ClusterConnection {
-    /// The API.
-    pub client: kube::Client,
-    /// Reaches pods.
-    pub dialer: SharedDialer,
-    /// Id of the environment, for labels.
-    pub environment: String,
-    /// For kubectl and helm.
-    pub kubeconfig: Option<PathBuf>,
-    /// Reaches processes in containers, which have no API.
-    pub provider: Arc<dyn ClusterProvider>,
-}
-
-impl ClusterConnection {
-    /// A client whose connections can be upgraded, for `exec`: that of the kubeconfig, for the one in this process has
-    /// no connections.
-    ///
-    /// # Errors
-    /// When the kubeconfig cannot be read or used.
-    pub async fn streaming_client(&self) -> Result<kube::Client, String> {
-        let Some(path) = &self.kubeconfig else { return Ok(self.client.clone()) };
-        let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(|e| failed(&e))?;
-        let options = kube::config::KubeConfigOptions::default();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| failed(&e))?;
-        kube::Client::try_from(config).map_err(|e| failed(&e))
-    }
-}
 
 /// A variable of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,13 +101,13 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// The repository cannot be read.
     #[error(transparent)]
-    Git(#[from] super::agent::git::GitError),
+    Git(#[from] GitError),
     /// The pipeline is wrong.
     #[error("{}", listed(.0))]
-    Invalid(Vec<super::PipelineError>),
+    Invalid(Vec<PipelineError>),
     /// The pipeline uses what is not supported.
     #[error("{}", gaps(.0))]
-    Unsupported(Vec<super::plan::Gap>),
+    Unsupported(Vec<Gap>),
     /// The request means nothing.
     #[error("{0}")]
     Refused(String),
@@ -187,11 +126,11 @@ impl Advice for EngineError {
     }
 }
 
-fn listed(errors: &[super::PipelineError]) -> String {
+fn listed(errors: &[PipelineError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn gaps(gaps: &[super::plan::Gap]) -> String {
+fn gaps(gaps: &[Gap]) -> String {
     let lines: Vec<String> =
         gaps.iter().map(|g| format!("{}: {} is not supported: {}", g.location, g.what, g.consequence)).collect();
     lines.join("\n")
@@ -223,7 +162,7 @@ pub struct Engine {
     /// Secret of the webhook.
     pub webhook_secret: String,
     /// Locks of environments (`lockBehavior`): who asks first has it first.
-    pub(super) locks: Mutex<HashMap<String, Arc<super::run::lock::EnvironmentLock>>>,
+    pub(super) locks: Mutex<HashMap<String, Arc<EnvironmentLock>>>,
     pub(super) starts: mpsc::UnboundedSender<Start>,
     pub(super) active: Mutex<HashMap<u64, CancellationToken>>,
 }

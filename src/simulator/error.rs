@@ -32,7 +32,7 @@ pub enum SimulatorError {
     Registry(#[from] RegistryError),
     /// The pipelines.
     #[error(transparent)]
-    Pipelines(#[from] aksim_pipelines::service::PipelinesError),
+    Pipelines(#[from] aksim_pipelines::PipelinesError),
     /// The Git host.
     #[error(transparent)]
     Git(#[from] GitError),

@@ -11,8 +11,7 @@ use aksim_git::{Access as GitAccess, GitHandle, GitHost as GitServer, HookSpec};
 use aksim_images::ImageBuilder;
 use aksim_model::endpoint::Endpoint;
 use aksim_pipelines::{
-    ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, environments::Checks,
-    service::PipelinesError,
+    Checks, ClusterConnection, GitHost, GroupVariable, Pipelines, PipelinesConfig, PipelinesError, RegistryConnection,
 };
 use aksim_runtime::{
     files::{PRIVATE, create_private_dir, write_atomic},

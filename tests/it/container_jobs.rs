@@ -1,7 +1,7 @@
 //! Container jobs, services and step targets in a real environment.
 
 use crate::support::{Project, client, text};
-use aksim::pipelines::store::record::{Outcome, RunRecord};
+use aksim::pipelines::record::{Outcome, RunRecord};
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,

@@ -5,11 +5,8 @@ use aksim::{
     images::{Credentials, ImageBuilder, ImageBuilderConfig},
     model::endpoint::AzureName,
     pipelines::{
-        GroupVariable, Pipelines, PipelinesConfig, RegistryConnection,
-        engine::{Engine, EngineError},
-        environments::{Approval, Checks},
-        service::webhook::hmac,
-        store::record::{Outcome, Reason, RunRecord, RunRequest, State},
+        Approval, Checks, Engine, EngineError, GroupVariable, Pipelines, PipelinesConfig, RegistryConnection, hmac,
+        record::{Outcome, Reason, RunRecord, RunRequest, State},
     },
     runtime::{
         component::{Component, RunContext},

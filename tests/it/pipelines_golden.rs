@@ -1,7 +1,7 @@
 //! Golden pipelines of `fixtures/pipelines` that need nothing but an agent, run to their end.
 
 use crate::pipelines::{Repository, Service, stage_result, succeeded};
-use aksim::pipelines::store::record::{Outcome, RunRequest};
+use aksim::pipelines::record::{Outcome, RunRequest};
 use std::path::Path;
 
 const PIPELINES: [&str; 11] = [

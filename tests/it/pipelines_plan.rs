@@ -4,8 +4,8 @@
 //! A pipeline may begin with comments `# parameters: {…}` and `# variables: {…}` (JSON): the values of its run.
 
 use aksim::pipelines::{
-    PipelineError, Plan, TemplateSource, fidelity, load,
-    plan::{RepositoryRef, SourceError, Standing, final_yaml, outline, tasks},
+    PipelineError, Plan, RepositoryRef, SourceError, Standing, TemplateSource, fidelity, final_yaml, load, outline,
+    tasks,
 };
 use indexmap::IndexMap;
 use serde_json::Value as Json;

@@ -8,7 +8,7 @@ use aksim::{
     model::pipeline::PipelineRun,
     pipelines::{
         GitHost,
-        store::record::{Outcome, RunRecord, RunRequest, State},
+        record::{Outcome, RunRecord, RunRequest, State},
     },
     runtime::net::azure_http_client,
 };

@@ -4,7 +4,7 @@ use crate::{
     context::Context,
     failure::{Code, Failure},
 };
-use aksim_pipelines::{ServiceAddress, store::record::RunRecord};
+use aksim_pipelines::{ServiceAddress, record::RunRecord};
 use aksim_runtime::{net::azure_http_client, pki::Pki};
 use reqwest::{Method, Response};
 use serde::Serialize;

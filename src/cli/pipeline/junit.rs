@@ -1,6 +1,6 @@
 //! The tests that a run published, as JUnit XML.
 
-use aksim_pipelines::store::record::{RunRecord, TestOutcome};
+use aksim_pipelines::record::{RunRecord, TestOutcome};
 
 /// `3 tests, 2 passed, 1 failed, 0 skipped`.
 pub fn summary(run: &RunRecord) -> String {

@@ -6,7 +6,7 @@ use crate::{
     failure::{Code, Failure},
     output,
 };
-use aksim_pipelines::{run::first_error, store::LogLine};
+use aksim_pipelines::{LogLine, first_error};
 use futures::StreamExt;
 use reqwest::Method;
 

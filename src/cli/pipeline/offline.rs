@@ -5,10 +5,7 @@ use crate::{
     failure::{Code, Failure},
     output::{self, Format, Table},
 };
-use aksim_pipelines::{
-    self, Plan, TemplateSource,
-    plan::{RepositoryRef, SourceError, Standing},
-};
+use aksim_pipelines::{self, Plan, RepositoryRef, SourceError, Standing, TemplateSource};
 use std::path::{Path, PathBuf};
 
 /// Files of the folder that the pipeline is in; other repositories are folders beside it.

@@ -13,9 +13,9 @@ use crate::{
     status::age,
 };
 use aksim_pipelines::{
-    run::{first_error, state_name},
-    service::{ApprovalBody, QueueBody},
-    store::record::{Outcome, RunRecord, State},
+    ApprovalBody, QueueBody, first_error,
+    record::{Outcome, RunRecord, State},
+    state_name,
 };
 use reqwest::Method;
 use serde_json::json;

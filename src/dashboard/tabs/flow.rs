@@ -1,8 +1,9 @@
 //! The mirrored data flow as a live picture: who stands where, and what last passed.
 
-use super::View;
+use super::{Tab, View, verb};
 use crate::{
     app::App,
+    commands::Verb,
     text,
     theme::{Mood, Theme},
     widgets,
@@ -21,7 +22,7 @@ use ratatui::{
 };
 
 /// The tab.
-pub struct Flow;
+pub(crate) struct Flow;
 
 /// A station of the picture: a row of the data flow and what stands for it here.
 struct Station {
@@ -127,6 +128,11 @@ fn kebab(state: &impl serde::Serialize) -> String {
 impl View for Flow {
     fn title(&self) -> &'static str {
         "Flow"
+    }
+
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = verb("flow", &[], Tab::Flow, "the data flow");
+        &VERB
     }
 
     fn hints(&self) -> &'static [(&'static str, &'static str)] {

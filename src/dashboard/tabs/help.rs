@@ -1,7 +1,11 @@
 //! Keys and commands.
 
-use super::View;
-use crate::{app::App, commands::VERBS, keys::KEYS, widgets};
+use super::{Tab, View, verb};
+use crate::{
+    app::App,
+    commands::{self, Verb},
+    keys, widgets,
+};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -10,15 +14,20 @@ use ratatui::{
 };
 
 /// The tab.
-pub struct Help;
+pub(crate) struct Help;
 
 impl View for Help {
     fn title(&self) -> &'static str {
         "Help"
     }
 
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = verb("help", &["h", "?"], Tab::Help, "keys and commands");
+        &VERB
+    }
+
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
-        &[("j k", "scroll"), ("1-6", "tabs"), (":", "command"), ("q", "quit")]
+        &[("j k", "scroll"), (Tab::NUMBERS, "tabs"), (":", "command"), ("q", "quit")]
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
@@ -38,14 +47,14 @@ impl View for Help {
     }
 
     fn scrollable_lines(&self, _app: &App) -> usize {
-        KEYS.len() + VERBS.len() + 2
+        keys::rows().len() + commands::verbs().count() + 2
     }
 }
 
 fn command_lines(app: &App) -> Vec<Line<'static>> {
-    let line = |verb: &crate::commands::Verb| {
-        let typed = format!(" :{} {}", verb.name, verb.argument);
+    let line = |verb: &Verb| {
+        let typed = format!(" :{} {}", verb.name, verb.meaning.argument());
         Line::from(vec![Span::styled(format!("{typed:<20}"), app.theme.key()), Span::raw(verb.help)])
     };
-    VERBS.iter().map(line).collect()
+    commands::verbs().map(line).collect()
 }

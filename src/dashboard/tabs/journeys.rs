@@ -1,8 +1,11 @@
 //! Journeys: every change from its cause to the first request it serves, with time a hop.
 
-use super::View;
-use crate::{app::App, text, theme::Mood, widgets};
-use aksim_model::journey::{Journey, JourneyOutcome};
+use super::{Tab, View, moved, verb};
+use crate::{app::App, commands::Verb, text, theme::Mood, widgets};
+use aksim_model::{
+    ids::ServiceName,
+    journey::{Journey, JourneyOutcome},
+};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -11,7 +14,7 @@ use ratatui::{
 };
 
 /// The tab.
-pub struct Journeys;
+pub(crate) struct Journeys;
 
 /// Columns of a waterfall besides its bars: name, time.
 const NAME: usize = 10;
@@ -22,13 +25,18 @@ impl View for Journeys {
         "Journeys"
     }
 
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = verb("journeys", &["journey"], Tab::Journeys, "journeys of changes");
+        &VERB
+    }
+
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
         &[("j k", "select"), ("enter", "details"), ("t", "trigger again"), ("/", "filter"), ("?", "help")]
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
-        let shown = app.shown_journeys();
-        let Some(selected) = shown.get(app.selected_journey()) else {
+        let shown = shown(app);
+        let Some(selected) = shown.get(selected(app)) else {
             return widgets::empty(&app.theme, "no journeys yet: save a file", area, frame);
         };
         if app.details {
@@ -45,11 +53,40 @@ impl View for Journeys {
     }
 
     fn scrollable_lines(&self, app: &App) -> usize {
-        match (app.details, app.shown_journeys().get(app.selected_journey())) {
+        match (app.details, shown(app).get(selected(app))) {
             (true, Some(journey)) => waterfall(app, journey, 60).len(),
             _ => 0,
         }
     }
+
+    fn select(&self, app: &mut App, by: isize) -> bool {
+        let index = moved(selected(app), by, shown(app).len());
+        // The newest stays selected while newer ones come.
+        let key = shown(app).get(index).filter(|_| index > 0).map(|journey| journey.id.to_string());
+        app.state_mut(Tab::Journeys).key = key;
+        true
+    }
+
+    fn has_details(&self, app: &App) -> bool {
+        !shown(app).is_empty()
+    }
+
+    fn triggers(&self, app: &App) -> Option<ServiceName> {
+        shown(app).get(selected(app)).map(|journey| journey.service.clone())
+    }
+}
+
+/// Journeys that the filter lets through, newest first.
+pub(crate) fn shown(app: &App) -> Vec<&Journey> {
+    let filter = app.state(Tab::Journeys).filter.to_lowercase();
+    let fits = |j: &&Journey| j.service.as_str().contains(&filter) || j.cause.to_lowercase().contains(&filter);
+    app.world.journeys.iter().rev().filter(fits).collect()
+}
+
+/// Index of the selected journey among those shown.
+pub(crate) fn selected(app: &App) -> usize {
+    let key = app.state(Tab::Journeys).key.as_deref();
+    key.and_then(|id| shown(app).iter().position(|j| j.id.as_str() == id)).unwrap_or(0)
 }
 
 /// What the end of a journey, or its being under way, means.
@@ -100,7 +137,7 @@ fn table(app: &App, shown: &[&Journey], area: Rect, frame: &mut Frame<'_>) {
         .row_highlight_style(theme.selected())
         .highlight_symbol(theme.symbols.cursor)
         .block(widgets::panel(theme, " Journeys "));
-    let mut state = TableState::new().with_selected(Some(app.selected_journey()));
+    let mut state = TableState::new().with_selected(Some(selected(app)));
     frame.render_stateful_widget(table, area, &mut state);
 }
 

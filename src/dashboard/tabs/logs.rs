@@ -1,7 +1,13 @@
 //! Logs of all services in one stream: filter, follow, find.
 
 use super::{Tab, View};
-use crate::{app::App, text, theme::Theme, widgets};
+use crate::{
+    app::App,
+    commands::{Meaning, Typed, Verb},
+    text,
+    theme::Theme,
+    widgets,
+};
 use aksim_model::{ids::ServiceName, log::LogLine};
 use ratatui::{
     Frame,
@@ -19,7 +25,7 @@ const NAME: usize = 12;
 
 /// What the tab remembers.
 #[derive(Debug, Default)]
-pub struct LogsView {
+pub(crate) struct LogsView {
     lines: VecDeque<LogLine>,
     /// Only lines of this service.
     pub service: Option<String>,
@@ -112,11 +118,21 @@ impl LogsView {
 }
 
 /// The tab.
-pub struct Logs;
+pub(crate) struct Logs;
 
 impl View for Logs {
     fn title(&self) -> &'static str {
         "Logs"
+    }
+
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = Verb {
+            name: "logs",
+            aliases: &["log"],
+            meaning: Meaning::Service(Typed::Logs),
+            help: "logs, of one service or of all",
+        };
+        &VERB
     }
 
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
@@ -124,7 +140,7 @@ impl View for Logs {
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
-        let filter = &app.filters[Tab::Logs as usize];
+        let filter = &app.state(Tab::Logs).filter;
         let shown = app.logs.shown(filter);
         let theme = &app.theme;
         let block = widgets::panel(theme, title(app, shown.len()));
@@ -148,6 +164,20 @@ impl View for Logs {
         let skipped = rows.len().saturating_sub(inner.height as usize);
         let rows: Vec<Line<'_>> = rows.into_iter().skip(skipped).collect();
         frame.render_widget(Paragraph::new(rows), inner);
+    }
+
+    fn select(&self, app: &mut App, by: isize) -> bool {
+        app.with_logs(|logs, filter| logs.step(by, filter));
+        true
+    }
+
+    fn triggers(&self, app: &App) -> Option<ServiceName> {
+        app.logs.service.clone().map(ServiceName::new)
+    }
+
+    fn widen(&self, app: &mut App) {
+        app.logs.search.clear();
+        app.logs.service = None;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pipelines: runs, newest first, and the stages of the selected one as the chain they are.
 
-use super::View;
-use crate::{app::App, text, theme::Mood, widgets};
+use super::{Tab, View, moved, verb};
+use crate::{app::App, commands::Verb, text, theme::Mood, widgets};
 use aksim_model::pipeline::{PipelineRun, PipelineStage};
 use ratatui::{
     Frame,
@@ -11,7 +11,7 @@ use ratatui::{
 };
 
 /// The tab.
-pub struct Pipelines;
+pub(crate) struct Pipelines;
 
 /// Columns of a time.
 const TIME: usize = 9;
@@ -21,13 +21,25 @@ impl View for Pipelines {
         "Pipelines"
     }
 
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = verb("pipelines", &["pipeline", "runs"], Tab::Pipelines, "runs of pipelines");
+        &VERB
+    }
+
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
-        &[("j k", "select"), ("enter", "details"), ("4", "journeys"), ("/", "filter"), ("?", "help")]
+        const HINTS: &[(&str, &str)] = &[
+            ("j k", "select"),
+            ("enter", "details"),
+            (Tab::Journeys.number(), "journeys"),
+            ("/", "filter"),
+            ("?", "help"),
+        ];
+        HINTS
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
-        let shown = app.shown_runs();
-        let Some(selected) = shown.get(app.selected_run()) else {
+        let shown = shown(app);
+        let Some(selected) = shown.get(selected(app)) else {
             return widgets::empty(&app.theme, "no runs yet: git push aksim", area, frame);
         };
         if app.details {
@@ -44,11 +56,38 @@ impl View for Pipelines {
     }
 
     fn scrollable_lines(&self, app: &App) -> usize {
-        match (app.details, app.shown_runs().get(app.selected_run())) {
+        match (app.details, shown(app).get(selected(app))) {
             (true, Some(run)) => lines(app, run, 60).len(),
             _ => 0,
         }
     }
+
+    fn select(&self, app: &mut App, by: isize) -> bool {
+        let index = moved(selected(app), by, shown(app).len());
+        // The newest stays selected while newer ones come.
+        let key = shown(app).get(index).filter(|_| index > 0).map(|run| run.id.to_string());
+        app.state_mut(Tab::Pipelines).key = key;
+        true
+    }
+
+    fn has_details(&self, app: &App) -> bool {
+        !shown(app).is_empty()
+    }
+}
+
+/// Runs that the filter lets through, newest first.
+pub(crate) fn shown(app: &App) -> Vec<&PipelineRun> {
+    let filter = app.state(Tab::Pipelines).filter.to_lowercase();
+    let fits = |run: &&PipelineRun| {
+        [&run.name, &run.branch, &run.message].iter().any(|text| text.to_lowercase().contains(&filter))
+    };
+    app.world.pipelines.iter().rev().filter(fits).collect()
+}
+
+/// Index of the selected run among those shown.
+pub(crate) fn selected(app: &App) -> usize {
+    let key = app.state(Tab::Pipelines).key.as_deref();
+    key.and_then(|id| shown(app).iter().position(|run| run.id.to_string() == id)).unwrap_or(0)
 }
 
 /// State and result, as Azure Pipelines writes them, as a mood and a word for people.
@@ -100,7 +139,7 @@ fn table(app: &App, shown: &[&PipelineRun], area: Rect, frame: &mut Frame<'_>) {
         .row_highlight_style(theme.selected())
         .highlight_symbol(theme.symbols.cursor)
         .block(widgets::panel(theme, " Runs "));
-    let mut state = TableState::new().with_selected(Some(app.selected_run()));
+    let mut state = TableState::new().with_selected(Some(selected(app)));
     frame.render_stateful_widget(table, area, &mut state);
 }
 

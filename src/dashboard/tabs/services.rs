@@ -1,7 +1,7 @@
 //! Services: a table, and everything known of the selected one.
 
-use super::View;
-use crate::{app::App, text, theme::Mood, widgets};
+use super::{Tab, View, moved, verb};
+use crate::{app::App, commands::Verb, text, theme::Mood, widgets};
 use aksim_model::{ids::ServiceName, journey::Journey, world::ServiceStatus};
 use ratatui::{
     Frame,
@@ -14,11 +14,16 @@ use ratatui::{
 const LAST_LINES: usize = 6;
 
 /// The tab.
-pub struct Services;
+pub(crate) struct Services;
 
 impl View for Services {
     fn title(&self) -> &'static str {
         "Services"
+    }
+
+    fn verb(&self) -> &'static Verb {
+        static VERB: Verb = verb("services", &["svc", "service"], Tab::Services, "services");
+        &VERB
     }
 
     fn hints(&self) -> &'static [(&'static str, &'static str)] {
@@ -26,7 +31,7 @@ impl View for Services {
     }
 
     fn render(&self, app: &App, area: Rect, frame: &mut Frame<'_>) {
-        let Some(selected) = app.selected_service() else {
+        let Some(selected) = selected(app) else {
             let text = match app.filter() {
                 "" => "no services yet",
                 _ => "no service by that name (esc clears the filter)",
@@ -39,7 +44,7 @@ impl View for Services {
         if area.height < 14 {
             return table(app, area, frame);
         }
-        let rows = app.shown_services().len() as u16 + 3;
+        let rows = shown(app).len() as u16 + 3;
         let [list, below] =
             Layout::vertical([Constraint::Length(rows.clamp(5, area.height / 2)), Constraint::Fill(1)]).areas(area);
         table(app, list, frame);
@@ -47,17 +52,43 @@ impl View for Services {
     }
 
     fn scrollable_lines(&self, app: &App) -> usize {
-        match (app.details, app.selected_service()) {
+        match (app.details, selected(app)) {
             (true, Some(service)) => facts(app, service, 80).len(),
             _ => 0,
         }
     }
+
+    fn select(&self, app: &mut App, by: isize) -> bool {
+        let row = moved(app.state(Tab::Services).row, by, shown(app).len());
+        app.state_mut(Tab::Services).row = row;
+        true
+    }
+
+    fn has_details(&self, app: &App) -> bool {
+        selected(app).is_some()
+    }
+
+    fn selected_service(&self, app: &App) -> Option<ServiceName> {
+        selected(app).cloned()
+    }
+}
+
+/// Services that the filter lets through.
+fn shown(app: &App) -> Vec<&ServiceName> {
+    let filter = app.state(Tab::Services).filter.to_lowercase();
+    app.world.services.keys().filter(|name| name.as_str().contains(&filter)).collect()
+}
+
+/// The selected service.
+fn selected(app: &App) -> Option<&ServiceName> {
+    let shown = shown(app);
+    shown.get(app.state(Tab::Services).row.min(shown.len().saturating_sub(1))).copied()
 }
 
 fn table(app: &App, area: Rect, frame: &mut Frame<'_>) {
     let theme = &app.theme;
     let wide = area.width >= 72;
-    let rows = app.shown_services().into_iter().filter_map(|name| {
+    let rows = shown(app).into_iter().filter_map(|name| {
         let status = app.world.services.get(name)?;
         let mut cells = vec![
             Cell::from(text::plain(name.as_str())),
@@ -82,7 +113,7 @@ fn table(app: &App, area: Rect, frame: &mut Frame<'_>) {
         .row_highlight_style(theme.selected())
         .highlight_symbol(theme.symbols.cursor)
         .block(widgets::panel(theme, " Services "));
-    let mut state = TableState::new().with_selected(Some(app.service));
+    let mut state = TableState::new().with_selected(Some(app.state(Tab::Services).row));
     frame.render_stateful_widget(table, area, &mut state);
 }
 

@@ -1,6 +1,7 @@
 //! Kinds that are kept and served, yet have no effect here: whoever creates one is told.
 
-use crate::server::{status::ApiError, strategy::Change};
+use super::Change;
+use crate::{auth::user::API_SERVER, request::status::ApiError};
 use serde_json::Value;
 
 /// A kind without its effect.
@@ -13,7 +14,7 @@ pub struct Gap {
     pub refused: bool,
 }
 
-/// All such kinds; `aksim fidelity` prints them for a project that uses them.
+/// All such kinds.
 pub const GAPS: &[Gap] = &[
     Gap {
         table: "customresourcedefinitions.apiextensions.k8s.io",
@@ -42,11 +43,12 @@ pub const GAPS: &[Gap] = &[
 pub fn say(change: &Change<'_>, _value: &mut Value) -> Result<(), ApiError> {
     let gap = GAPS.iter().find(|gap| gap.table == change.target.table_name);
     let Some(gap) = gap.filter(|_| change.old.is_none()) else { return Ok(()) };
-    if gap.refused && change.call.user.name != crate::server::bootstrap::USER {
+    if gap.refused && change.user.name != API_SERVER {
         return Err(ApiError::not_emulated(gap.missing));
     }
     if !gap.refused {
-        change.call.warn(format!("aksim does not emulate {} yet; the object is kept without effect", gap.missing));
+        let warning = format!("aksim does not emulate {} yet; the object is kept without effect", gap.missing);
+        change.warnings.lock().push(warning);
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Namespaces that exist and stay; the default ingress class.
 
+use super::Change;
 use crate::{
-    server::{status::ApiError, strategy::Change, target::Target},
+    request::{status::ApiError, target::Target},
     store::Key,
 };
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ pub fn namespace_lifecycle(change: &Change<'_>, value: &mut Value) -> Result<(),
         return Ok(());
     }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
-    let store = &change.call.api.store;
+    let store = change.store;
     let found = store.get(store.table("namespaces"), &Key::new("", namespace));
     match found {
         None => Err(ApiError::not_found("namespaces", namespace)),
@@ -48,7 +49,7 @@ pub fn default_ingress_class(change: &Change<'_>, value: &mut Value) -> Result<(
     if change.old.is_some() || annotated || !value["spec"]["ingressClassName"].is_null() {
         return Ok(());
     }
-    let store = &change.call.api.store;
+    let store = change.store;
     let state = store.snapshot();
     let classes = state.table(store.table("ingressclasses.networking.k8s.io")).range(None, None);
     let default = classes.map(|class| class.value()).find(|class| class["metadata"]["annotations"][DEFAULT] == "true");

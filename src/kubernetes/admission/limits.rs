@@ -1,7 +1,8 @@
 //! `LimitRanger`: defaults and bounds of containers, pods and claims in a namespace.
 //! Messages are those of `plugin/pkg/admission/limitranger`.
 
-use crate::server::{status::ApiError, strategy::Change};
+use super::Change;
+use crate::request::status::ApiError;
 use aksim_model::{
     quantity::Amount,
     resources::{self, Amounts},
@@ -13,7 +14,7 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 /// Limit items of the object's namespace.
 fn items(change: &Change<'_>, value: &Value) -> Vec<Value> {
-    let store = &change.call.api.store;
+    let store = change.store;
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
     let state = store.snapshot();
     let ranges = state.table(store.table("limitranges")).range(Some(namespace), None).map(|range| range.value());

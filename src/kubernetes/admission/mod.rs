@@ -6,6 +6,7 @@
 //! the object is valid, `ResourceQuota` ([`quota`]).
 //! Not emulated yet, and named by `aksim fidelity`: `PodSecurity`, webhooks and admission policies.
 
+mod change;
 mod gaps;
 mod lifecycle;
 mod limits;
@@ -14,17 +15,12 @@ pub mod quota;
 mod volumes;
 
 use crate::{
-    server::{
-        api::Call,
-        status::ApiError,
-        strategy::{Change, Part},
-        target::Target,
-    },
+    request::{status::ApiError, target::Target},
     store::Key,
 };
 use serde_json::Value;
 
-pub use gaps::{GAPS, Gap};
+pub use change::{Change, Part};
 
 type Plugin = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
 
@@ -63,6 +59,6 @@ pub fn mutate(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// 403 for what the cluster cannot do without.
-pub fn delete(_call: &Call, target: &Target, key: &Key) -> Result<(), ApiError> {
+pub fn delete(target: &Target, key: &Key) -> Result<(), ApiError> {
     lifecycle::keep_system_namespaces(target, key)
 }

@@ -1,7 +1,8 @@
 //! What every pod gets: its service account and token, a priority, tolerations of failing nodes.
 
+use super::Change;
 use crate::{
-    server::{status::ApiError, strategy::Change, verbs::create::generated_name},
+    request::{names::generated_name, status::ApiError},
     store::Key,
 };
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub fn service_account(change: &Change<'_>, value: &mut Value) -> Result<(), Api
     let given = |field: &str| spec[field].as_str().filter(|name| !name.is_empty());
     let account = given("serviceAccountName").or_else(|| given("serviceAccount")).unwrap_or("default").to_owned();
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
-    let store = &change.call.api.store;
+    let store = change.store;
     let Some(found) = store.get(store.table("serviceaccounts"), &Key::new(namespace, &account)) else {
         let cause =
             format!("error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found");
@@ -86,7 +87,7 @@ pub fn priority(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> 
     if change.old.is_some() {
         return Ok(());
     }
-    let store = &change.call.api.store;
+    let store = change.store;
     let table = store.table("priorityclasses.scheduling.k8s.io");
     let class = match value["spec"]["priorityClassName"].as_str().filter(|name| !name.is_empty()) {
         Some(name) => {

@@ -4,11 +4,9 @@
 //! store are held in a ledger: both are looked at under one short lock, so that writes side by
 //! side never pass a quota together. (kube-apiserver counts in `status.used` instead, which lags.)
 
+use super::{Change, Part};
 use crate::{
-    server::{
-        status::ApiError,
-        strategy::{Change, Part},
-    },
+    request::status::ApiError,
     store::{Key, State},
 };
 use aksim_model::{
@@ -55,25 +53,25 @@ impl Drop for Reservation {
 ///
 /// # Errors
 /// 403 `exceeded quota: …` or `failed quota: …: must specify …`.
-pub fn reserve(change: &Change<'_>, value: &Value) -> Result<Reservation, ApiError> {
-    let (api, target) = (&change.call.api, change.target);
+pub fn reserve(ledger: &Ledger, change: &Change<'_>, value: &Value) -> Result<Reservation, ApiError> {
+    let (store, target) = (change.store, change.target);
     if !target.resource.namespaced || !matches!(change.part, Part::Whole | Part::Resize) {
         return Ok(Reservation(None));
     }
     let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
-    let quotas = api.store.table("resourcequotas");
+    let quotas = store.table("resourcequotas");
     let concerned = |state: &State| -> Vec<Value> {
         let quotas = state.table(quotas).range(Some(namespace), None).map(|quota| quota.value());
         quotas.filter(|quota| concerns(quota, &target.table_name, value)).collect()
     };
-    if concerned(&api.store.snapshot()).is_empty() {
+    if concerned(&store.snapshot()).is_empty() {
         return Ok(Reservation(None));
     }
     let name = value["metadata"]["name"].as_str().unwrap_or_default();
     let key = target.key(namespace, name);
-    let mut entries = api.quota.0.lock();
+    let mut entries = ledger.0.lock();
     // Taken under the lock: what is not in the ledger any more is in this state.
-    let state = api.store.snapshot();
+    let state = store.snapshot();
     for quota in concerned(&state) {
         let objects = state.table(target.table).range(Some(namespace), None);
         let objects = objects.filter(|object| object.key != key).map(|object| (object.key.clone(), object.value()));
@@ -92,7 +90,7 @@ pub fn reserve(change: &Change<'_>, value: &Value) -> Result<Reservation, ApiErr
     let id = entries.next;
     entries.next += 1;
     entries.reserved.insert(id, Reserved { table: target.table_name.clone(), key, object: value.clone() });
-    Ok(Reservation(Some((api.quota.clone(), id))))
+    Ok(Reservation(Some((ledger.clone(), id))))
 }
 
 fn concerns(quota: &Value, table: &str, object: &Value) -> bool {

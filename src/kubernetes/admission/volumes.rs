@@ -1,9 +1,7 @@
 //! Volumes and claims: the default storage class, protection while in use, growing.
 
-use crate::{
-    server::{status::ApiError, strategy::Change},
-    store::Key,
-};
+use super::Change;
+use crate::{request::status::ApiError, store::Key};
 use aksim_model::quantity::Amount;
 use serde_json::{Value, json};
 
@@ -13,7 +11,7 @@ pub fn default_storage_class(change: &Change<'_>, value: &mut Value) -> Result<(
     if change.old.is_some() || !value["spec"]["storageClassName"].is_null() {
         return Ok(());
     }
-    let store = &change.call.api.store;
+    let store = change.store;
     let state = store.snapshot();
     let classes = state.table(store.table("storageclasses.storage.k8s.io")).range(None, None);
     let created = |class: &Value| class["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
@@ -57,7 +55,7 @@ pub fn resize(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> {
     if old["status"]["phase"] != "Bound" {
         return refuse("Only bound persistent volume claims can be expanded");
     }
-    let store = &change.call.api.store;
+    let store = change.store;
     let class = value["spec"]["storageClassName"].as_str().unwrap_or_default();
     let class = store.get(store.table("storageclasses.storage.k8s.io"), &Key::new("", class));
     if class.is_some_and(|class| class.value()["allowVolumeExpansion"] == true) {

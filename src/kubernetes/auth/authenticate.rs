@@ -5,7 +5,7 @@ use super::{
     user::{AUTHENTICATED, User},
 };
 use crate::{
-    server::status::ApiError,
+    request::status::ApiError,
     store::{Key, Store, TableId},
 };
 use aksim_runtime::{

@@ -4,7 +4,7 @@ use super::{
     rbac::{Attributes, Authorizer, PolicyRule},
     user::User,
 };
-use crate::server::status::ApiError;
+use crate::request::status::ApiError;
 use serde_json::Value;
 
 const GROUP: &str = "rbac.authorization.k8s.io";

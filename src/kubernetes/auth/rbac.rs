@@ -288,7 +288,7 @@ fn cluster_rules(state: &State, table: TableId) -> HashMap<String, Rules> {
             let mut rules = plain.get(name).map(|rules| rules.to_vec()).unwrap_or_default();
             for object in state.table(table).range(None, None) {
                 let selected = aggregation.cluster_role_selectors.iter().any(|selector| {
-                    crate::server::selector::Selector::of_label_selector(selector)
+                    crate::request::selector::Selector::of_label_selector(selector)
                         .is_ok_and(|selector| selector.matches(&object.header))
                 });
                 let Some(more) = plain.get(object.key.name()).filter(|_| selected && object.key.name() != name) else {

@@ -8,6 +8,8 @@ pub const MASTERS: &str = "system:masters";
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// Group of everyone who is not.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// Name of the API server itself, which creates what a new cluster starts with.
+pub const API_SERVER: &str = "system:apiserver";
 
 /// A user as the API server knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

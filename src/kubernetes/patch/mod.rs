@@ -9,39 +9,6 @@ mod typed;
 use crate::schema::Definition;
 use serde_json::Value;
 
-/// The kinds of patch, by the request's content type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatchKind {
-    /// `application/json-patch+json`
-    Json,
-    /// `application/merge-patch+json`
-    Merge,
-    /// `application/strategic-merge-patch+json`
-    Strategic,
-    /// `application/apply-patch+yaml`
-    Apply,
-}
-
-impl PatchKind {
-    /// Content types accepted, in the order of kube-apiserver's error message.
-    pub const CONTENT_TYPES: [&str; 4] = [
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-        "application/apply-patch+yaml",
-    ];
-    /// From a content type, parameters ignored; `None` for others (answer 415).
-    pub fn from_content_type(content_type: &str) -> Option<Self> {
-        match content_type.split(';').next().unwrap_or_default().trim() {
-            "application/json-patch+json" => Some(Self::Json),
-            "application/merge-patch+json" => Some(Self::Merge),
-            "application/strategic-merge-patch+json" => Some(Self::Strategic),
-            "application/apply-patch+yaml" => Some(Self::Apply),
-            _ => None,
-        }
-    }
-}
-
 /// Why a patch could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
@@ -59,9 +26,6 @@ pub enum PatchError {
         /// For `status.details.causes`, reason `FieldManagerConflict`.
         causes: Vec<ConflictCause>,
     },
-    /// The result is no valid object: 422 `Invalid`.
-    #[error("{0}")]
-    Invalid(String),
 }
 
 /// One field that another manager owns.

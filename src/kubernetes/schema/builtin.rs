@@ -55,12 +55,12 @@ pub fn definitions() -> &'static [Definition] {
 
 /// Definition of a kind, list kinds and option kinds included.
 pub fn of_kind(kind: &GroupVersionKind) -> Option<Reference> {
-    BUILTIN.by_kind.get(kind).copied().map(Reference::Builtin)
+    BUILTIN.by_kind.get(kind).copied().map(Reference)
 }
 
 /// Definition by name, such as `io.k8s.api.core.v1.PodSpec`.
 pub fn named(name: &str) -> Option<Reference> {
-    BUILTIN.by_name.get(name).copied().map(Reference::Builtin)
+    BUILTIN.by_name.get(name).copied().map(Reference)
 }
 
 /// Descriptions, as kubectl explain shows them.

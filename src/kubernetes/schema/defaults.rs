@@ -48,7 +48,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let file: File = toml::from_str(include_str!("defaults.toml")).expect("defaults.toml is well-formed");
     let mut of: HashMap<u32, Vec<Rule>> = HashMap::new();
     for type_ in file.types {
-        let Some(Reference::Builtin(number)) = builtin::named(&format!("io.k8s.{}", type_.name)) else {
+        let Some(Reference(number)) = builtin::named(&format!("io.k8s.{}", type_.name)) else {
             unreachable!("defaults.toml names an unknown type {}", type_.name)
         };
         of.entry(number).or_default().extend(type_.rules);
@@ -74,8 +74,7 @@ fn reaching(of: &HashMap<u32, Vec<Rule>>) -> Vec<bool> {
 
 fn refers(field: &Field, reaches: &[bool]) -> bool {
     match &field.shape {
-        Shape::Object(Reference::Builtin(number)) => reaches[*number as usize],
-        Shape::Object(Reference::Custom(_)) => true,
+        Shape::Object(Reference(number)) => reaches[*number as usize],
         Shape::Map(element) | Shape::List(element) => refers(element, reaches),
         _ => false,
     }
@@ -90,20 +89,12 @@ pub fn apply(definition: &Reference, object: &mut Value) {
 }
 
 fn structure(reference: &Reference, object: &mut Object) {
-    let definition = reference.get();
-    if let Reference::Builtin(number) = reference {
-        if !RULES.reaches[*number as usize] {
-            return;
-        }
-        RULES.of.get(number).into_iter().flatten().for_each(|rule| rule.apply(object));
-    } else {
-        for (name, field) in &definition.fields {
-            if let (Some(default), false) = (&field.default, object.contains_key(name)) {
-                object.insert(name.clone(), (**default).clone());
-            }
-        }
+    let Reference(number) = reference;
+    if !RULES.reaches[*number as usize] {
+        return;
     }
-    fields(definition, object);
+    RULES.of.get(number).into_iter().flatten().for_each(|rule| rule.apply(object));
+    fields(reference.get(), object);
 }
 
 fn fields(definition: &Definition, object: &mut Object) {
@@ -115,13 +106,7 @@ fn fields(definition: &Definition, object: &mut Object) {
 }
 
 fn below(field: &Field, value: &mut Value) {
-    match (&field.shape, &mut *value) {
-        (_, Value::Null) if !field.nullable => {
-            // A null where a default exists means the default (structural schemas).
-            if let Some(default) = &field.default {
-                *value = (**default).clone();
-            }
-        }
+    match (&field.shape, value) {
         (Shape::Object(reference), Value::Object(object)) => structure(reference, object),
         (Shape::Map(element), Value::Object(map)) => map.values_mut().for_each(|value| below(element, value)),
         (Shape::List(element), Value::Array(list)) => list.iter_mut().for_each(|value| below(element, value)),

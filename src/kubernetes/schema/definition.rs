@@ -1,18 +1,17 @@
 //! The type tree a kind is made of.
 //!
 //! Built-in definitions live in one static arena and refer to each other by number, so that
-//! recursive types need no cycles; definitions of custom resources are trees of their own.
+//! recursive types need no cycles.
 
 use super::name::GroupVersionKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// An object type: a structure with named fields.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Definition {
-    /// `io.k8s.api.core.v1.PodSpec`; for custom resources the path inside their schema.
+    /// `io.k8s.api.core.v1.PodSpec`.
     pub name: String,
     /// Kinds whose objects are of this type.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -84,9 +83,6 @@ pub struct Field {
     /// Whether `null` is a value of its own (CRDs: `nullable: true`).
     #[serde(skip_serializing_if = "is_false")]
     pub nullable: bool,
-    /// Default from a CRD's schema.
-    #[serde(skip)]
-    pub default: Option<Arc<serde_json::Value>>,
 }
 
 /// The type of a value.
@@ -138,15 +134,11 @@ pub enum ListType {
 }
 
 /// A reference to a [`Definition`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Reference {
-    /// Number in the arena of built-in definitions.
-    Builtin(u32),
-    /// Definition of a custom resource.
-    #[serde(skip)]
-    Custom(Arc<Definition>),
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reference(
+    /// Number in the arena of definitions.
+    pub u32,
+);
 
 impl ListType {
     fn is_atomic(&self) -> bool {
@@ -156,25 +148,10 @@ impl ListType {
 
 impl Reference {
     /// The definition meant.
-    pub fn get(&self) -> &Definition {
-        match self {
-            Self::Builtin(number) => super::builtin::definition(*number),
-            Self::Custom(definition) => definition,
-        }
+    pub fn get(self) -> &'static Definition {
+        super::builtin::definition(self.0)
     }
 }
-
-impl PartialEq for Reference {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Builtin(a), Self::Builtin(b)) => a == b,
-            (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        }
-    }
-}
-
-impl Eq for Reference {}
 
 impl Field {
     /// The structure of an object field; `None` for other shapes.

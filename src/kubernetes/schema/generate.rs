@@ -140,7 +140,7 @@ fn shape(schema: &Value, numbers: &HashMap<&str, u32>) -> Shape {
             "Time" => Shape::Time,
             "MicroTime" => Shape::MicroTime,
             "Duration" => Shape::Duration,
-            _ => numbers.get(name).map_or(Shape::Any, |n| Shape::Object(Reference::Builtin(*n))),
+            _ => numbers.get(name).map_or(Shape::Any, |n| Shape::Object(Reference(*n))),
         };
     }
     let type_ = match &schema["type"] {
@@ -185,7 +185,6 @@ fn field(owner: &str, name: &str, schema: &Value, numbers: &HashMap<&str, u32>) 
         merge_key: Some(extension("patch-merge-key").to_owned()).filter(|k| !k.is_empty()),
         pointer,
         nullable: false,
-        default: None,
     }
 }
 
@@ -220,7 +219,7 @@ fn compile(schemas: &BTreeMap<String, Value>, messages: &Messages) -> Vec<Defini
         };
         for field in definition.fields.values_mut() {
             // Atomicity is said at the type as often as at its use.
-            if let Shape::Object(Reference::Builtin(number)) = &field.shape {
+            if let Shape::Object(Reference(number)) = &field.shape {
                 field.atomic_map |= schemas[objects[*number as usize]]["x-kubernetes-map-type"] == "atomic";
             }
         }

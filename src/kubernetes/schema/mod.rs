@@ -9,8 +9,9 @@
 //! | [`fields`] | unknown fields, wrong types, canonical forms |
 //! | [`convert`] | versions of one kind: autoscaling v1 and v2, events of both groups |
 //! | [`resource`] | one row of the resource table: routes, verbs, subresources, columns |
-//! | [`registry`] | [`Schema`]: immutable snapshot of rows and definitions; [`SchemaHandle`]: swaps it |
+//! | [`registry`] | [`Schema`]: rows and definitions, immutable |
 //! | [`discovery`], [`openapi`] | documents for clients, made once a snapshot |
+//! | [`PatchKind`] | kinds of patch by content type |
 //! | [`table`] | what `kubectl get` prints |
 //!
 //! Everything is data: a kind is added by a row, never by code.
@@ -26,6 +27,7 @@ pub mod fields;
 mod generate;
 pub mod name;
 pub mod openapi;
+mod patch_kind;
 pub mod registry;
 pub mod resource;
 mod rows;
@@ -33,8 +35,9 @@ pub mod table;
 
 pub use definition::{Definition, Field, ListType, Shape};
 pub use name::{GroupVersion, GroupVersionKind, GroupVersionResource};
-pub use registry::{Schema, SchemaHandle};
-pub use resource::{Column, ColumnSource, Resource, Subresource, Verb};
+pub use patch_kind::PatchKind;
+pub use registry::Schema;
+pub use resource::{Resource, Verb};
 
 /// Why a schema could not be made.
 #[derive(Debug, thiserror::Error)]

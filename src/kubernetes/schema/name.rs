@@ -98,10 +98,6 @@ impl GroupVersionResource {
     pub fn new(group: impl Into<String>, version: impl Into<String>, resource: impl Into<String>) -> Self {
         Self { group: group.into(), version: version.into(), resource: resource.into() }
     }
-    /// Group and version.
-    pub fn group_version(&self) -> GroupVersion {
-        GroupVersion::new(&*self.group, &*self.version)
-    }
     /// `deployments.apps`, or `pods` for the core group: how errors name a resource.
     pub fn group_resource(&self) -> String {
         if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }

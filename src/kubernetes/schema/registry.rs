@@ -1,14 +1,13 @@
-//! [`Schema`]: everything served at one moment; [`SchemaHandle`]: swaps it when CRDs come and go.
+//! [`Schema`]: everything served.
 
 use super::SchemaError;
 use super::document::Documents;
 use super::name::{GroupVersionKind, GroupVersionResource};
 use super::resource::Resource;
-use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// An immutable snapshot of all resources served. Look-ups are hash maps.
+/// All resources served, immutable. Look-ups are hash maps.
 #[derive(Debug, Default)]
 pub struct Schema {
     resources: Vec<Arc<Resource>>,
@@ -26,7 +25,7 @@ impl Schema {
         let rows = super::rows::builtin().expect("resources.toml is well-formed");
         Self::new(rows.into_iter().map(Arc::new)).expect("resources.toml has no duplicates")
     }
-    /// A snapshot of these rows.
+    /// A schema of these rows.
     ///
     /// # Errors
     /// [`SchemaError::Duplicate`] when two rows share group, version and name.
@@ -52,29 +51,5 @@ impl Schema {
     /// Row by kind.
     pub fn resource_of(&self, kind: &GroupVersionKind) -> Option<&Arc<Resource>> {
         self.by_kind.get(kind)
-    }
-}
-
-/// The current [`Schema`], shared by all requests.
-#[derive(Clone, Debug)]
-pub struct SchemaHandle(Arc<RwLock<Arc<Schema>>>);
-
-impl SchemaHandle {
-    /// Starts with this snapshot.
-    pub fn new(schema: Schema) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(schema))))
-    }
-    /// The snapshot to use for one request.
-    pub fn load(&self) -> Arc<Schema> {
-        self.0.read().clone()
-    }
-    /// Replaces the snapshot by what `change` makes of it; the old one stays on error.
-    ///
-    /// # Errors
-    /// Those of `change`.
-    pub fn update(&self, change: impl FnOnce(&Schema) -> Result<Schema, SchemaError>) -> Result<(), SchemaError> {
-        let mut current = self.0.write();
-        *current = Arc::new(change(&current)?);
-        Ok(())
     }
 }

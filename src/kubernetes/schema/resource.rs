@@ -84,14 +84,12 @@ pub struct Resource {
     pub computed: bool,
     /// See [`Self::definition`].
     pub definition: Option<Reference>,
-    /// Whether the row comes from a `CustomResourceDefinition`.
-    pub custom: bool,
 }
 
 impl Resource {
     /// Type of objects; `None` when the schema has none (then every field is kept).
     pub fn definition(&self) -> Option<&Definition> {
-        self.definition.as_ref().map(Reference::get)
+        self.definition.map(Reference::get)
     }
     /// Group, version and plural name.
     pub fn gvr(&self) -> GroupVersionResource {

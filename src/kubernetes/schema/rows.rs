@@ -70,7 +70,6 @@ fn resource(row: Row) -> Result<Resource, String> {
         categories: row.categories,
         verbs: row.verbs.unwrap_or_else(|| EVERY_VERB.to_vec()),
         computed: row.computed,
-        custom: false,
     })
 }
 

@@ -1,13 +1,12 @@
 //! The request chain: authn → impersonation → authz → request info → codec → verb handler.
 
-use super::{
-    addresses::ServiceAddresses, computed, non_resource, request::RequestInfo, response, status::ApiError,
-    subresources, target::Target, verbs,
-};
+use super::{addresses::ServiceAddresses, computed, non_resource, response, subresources, verbs};
 use crate::{
+    admission::{Change, Part, quota::Ledger},
     auth::{Attributes, Authenticator, Authorizer, TokenIssuer, User, authenticate},
     codec::{self, Negotiated},
-    schema::{Resource, Schema, SchemaHandle, Verb},
+    request::{info::RequestInfo, status::ApiError, target::Target},
+    schema::{Resource, Schema, Verb},
     store::Store,
     stream::Upstream,
 };
@@ -16,6 +15,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
 /// Largest request body, bytes (kube-apiserver's own limit).
@@ -28,7 +28,7 @@ pub struct Api {
     /// Objects.
     pub store: Arc<Store>,
     /// Kinds.
-    pub schema: SchemaHandle,
+    pub schema: Arc<Schema>,
     /// Who asks.
     pub authenticator: Authenticator,
     /// Whether they may.
@@ -40,11 +40,9 @@ pub struct Api {
     /// The way to kubelets and pods.
     pub upstream: Arc<Upstream>,
     /// Room in quotas that writes under way hold.
-    pub quota: crate::admission::quota::Ledger,
+    pub quota: Ledger,
     /// Cached list answers.
     pub lists: verbs::list::Cache,
-    /// Certificate authority, PEM.
-    pub ca_pem: String,
     /// `host:port` that clients reach the server at.
     pub advertise: String,
     /// Counters for `/metrics`.
@@ -61,8 +59,6 @@ pub struct InProcessUser(pub Arc<User>);
 pub struct Call {
     /// What all requests share.
     pub api: Arc<Api>,
-    /// Kinds at the time of the request.
-    pub schema: Arc<Schema>,
     /// What is asked for.
     pub info: RequestInfo,
     /// By whom.
@@ -82,6 +78,10 @@ impl Call {
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
     }
+    /// A write of this call: of `part` of an object that is `old`, or is created.
+    pub fn change<'a>(&'a self, target: &'a Target, old: Option<&'a Value>, part: Part, dry_run: bool) -> Change<'a> {
+        Change { store: &self.api.store, user: &self.user, warnings: &self.warnings, target, old, part, dry_run }
+    }
     /// A header as text.
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
@@ -92,10 +92,6 @@ impl Call {
     /// 400, 415.
     pub fn decode(&self) -> Result<codec::Decoded, ApiError> {
         codec::decode(self.header(header::CONTENT_TYPE), &self.body).map_err(codec_error)
-    }
-    /// Whether the user of the call may do something else, too.
-    pub fn may(&self, want: &Attributes<'_>) -> bool {
-        self.api.authorizer.allows(&self.user, want)
     }
 }
 
@@ -141,8 +137,7 @@ impl Api {
         if !info.is_resource {
             return non_resource::handle(&self, &info, &user, request.headers());
         }
-        let schema = self.schema.load();
-        let resource = schema.resource(&info.group, &info.version, &info.resource).cloned();
+        let resource = self.schema.resource(&info.group, &info.version, &info.resource).cloned();
         let Some(resource) = resource else { return Err(ApiError::no_such_path()) };
         if resource.namespaced == info.namespace.is_empty() && !cluster_wide(&resource, &info) {
             return Err(ApiError::no_such_path());
@@ -154,8 +149,7 @@ impl Api {
         let accept = codec::accept::negotiate(parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()))
             .map_err(codec_error)?;
         let body = read_body(body).await?;
-        let call =
-            Call { api: self, schema, info, user, headers: parts.headers, accept, body, warnings: Default::default() };
+        let call = Call { api: self, info, user, headers: parts.headers, accept, body, warnings: Default::default() };
         let answer = dispatch(&call, &resource);
         let mut response = tokio::time::timeout(DEADLINE, answer).await.map_err(|_| {
             ApiError::new(http::StatusCode::GATEWAY_TIMEOUT, "Timeout", "the server did not finish within 60 s")
@@ -272,8 +266,8 @@ async fn dispatch(call: &Call, resource: &Arc<Resource>) -> Result<Response<Body
         Verb::List => verbs::list::handle(call, &target),
         Verb::Watch => verbs::watch::handle(call, &target),
         Verb::Create => verbs::create::handle(call, &target).await,
-        Verb::Update => verbs::update::handle(call, &target, verbs::update::Part::Whole).await,
-        Verb::Patch => verbs::patch::handle(call, &target, verbs::update::Part::Whole).await,
+        Verb::Update => verbs::update::handle(call, &target, Part::Whole).await,
+        Verb::Patch => verbs::patch::handle(call, &target, Part::Whole).await,
         Verb::Delete => verbs::delete::handle(call, &target).await,
         Verb::DeleteCollection => verbs::delete::collection(call, &target).await,
     }

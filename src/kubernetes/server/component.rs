@@ -3,12 +3,12 @@
 use super::{
     addresses::{Cidr, CidrError, ServiceAddresses},
     api::{Api, InProcessUser},
-    bootstrap, selector,
-    status::ApiError,
+    bootstrap,
 };
 use crate::{
     auth::{Authenticator, Authorizer, TokenIssuer, User, tokens::TokenKeyError, user::MASTERS},
-    schema::{Schema, SchemaHandle},
+    request::{selector, status::ApiError},
+    schema::Schema,
     store::{Store, StoreConfig, StoreError},
     stream::Upstream,
 };
@@ -139,7 +139,7 @@ impl ApiServer {
             addresses.adopt(&service.value());
         }
         let api = Arc::new(Api {
-            schema: SchemaHandle::new(Schema::builtin()),
+            schema: Arc::new(Schema::builtin()),
             authenticator: Authenticator::new(store.clone(), tokens.clone(), config.oidc, static_tokens),
             authorizer: Authorizer::new(store.clone()),
             tokens,
@@ -147,7 +147,6 @@ impl ApiServer {
             upstream,
             lists: Default::default(),
             quota: Default::default(),
-            ca_pem: config.pki.ca_pem().to_owned(),
             advertise: address.to_string(),
             metrics: Default::default(),
             shutdown: CancellationToken::new(),

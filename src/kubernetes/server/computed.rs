@@ -1,8 +1,9 @@
 //! Resources that are computed, not stored: access reviews, token reviews, component statuses.
 
-use super::{api::Call, response, status::ApiError, subresources, target::Target, verbs};
+use super::{api::Call, response, subresources, verbs};
 use crate::{
     auth::{Attributes, User, tokens::ISSUER},
+    request::{status::ApiError, target::Target},
     schema::{Resource, Verb},
 };
 use axum::body::Body;
@@ -28,7 +29,7 @@ pub async fn handle(call: &Call, resource: &Arc<Resource>, verb: Verb) -> Result
             response::object(call, StatusCode::OK, resource, component(&call.info.name))
         }
         ("", "bindings", Verb::Create) => {
-            let pods = call.schema.resource("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+            let pods = call.api.schema.resource("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
             subresources::binding::handle(call, &Target::new(&call.api.store, pods)).await
         }
         (_, name, Verb::Get) => Err(ApiError::not_found(name, &call.info.name)),

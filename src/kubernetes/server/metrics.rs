@@ -3,13 +3,16 @@
 use super::{
     api::{Api, Call},
     response,
-    status::ApiError,
     strategy::metadata::shown,
     verbs,
 };
 use crate::{
+    request::{
+        info::RequestInfo,
+        selector::{FieldSelector, Selection, Selector},
+        status::ApiError,
+    },
     schema::{Resource, Verb},
-    server::selector::{FieldSelector, Selection, Selector},
     store::Object,
     stream,
 };
@@ -63,7 +66,7 @@ pub async fn handle(call: &Call, resource: &Arc<Resource>, verb: Verb) -> Result
 }
 
 /// Summaries of the nodes concerned, by name; nodes that do not answer are left out.
-async fn summaries(api: &Arc<Api>, objects: &[Arc<Object>], of_nodes: bool) -> HashMap<String, Value> {
+async fn summaries(api: &Api, objects: &[Arc<Object>], of_nodes: bool) -> HashMap<String, Value> {
     let mut nodes: Vec<String> = objects
         .iter()
         .map(|object| if of_nodes { object.key.name().to_owned() } else { object.header.fields[0].to_string() })
@@ -83,13 +86,9 @@ async fn summaries(api: &Arc<Api>, objects: &[Arc<Object>], of_nodes: bool) -> H
     futures::future::join_all(reading).await.into_iter().flatten().collect()
 }
 
-async fn summary(api: &Arc<Api>, node: &str) -> Result<Value, ApiError> {
-    let info = super::request::RequestInfo {
-        name: node.to_owned(),
-        rest: "stats/summary".into(),
-        ..super::request::RequestInfo::default()
-    };
-    let response = stream::node(api, &info, http::Request::new(Body::empty())).await?;
+async fn summary(api: &Api, node: &str) -> Result<Value, ApiError> {
+    let info = RequestInfo { name: node.to_owned(), rest: "stats/summary".into(), ..RequestInfo::default() };
+    let response = stream::node(&api.store, &api.upstream, &info, http::Request::new(Body::empty())).await?;
     if response.status() != StatusCode::OK {
         return Err(ApiError::internal(format!("the kubelet of {node} answered {}", response.status())));
     }

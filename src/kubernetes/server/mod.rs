@@ -3,7 +3,6 @@
 //! | module | subject |
 //! | - | - |
 //! | [`api`] | the request chain and what requests share |
-//! | [`request`] | what a request asks for |
 //! | [`verbs`] | get, list, watch, create, update, patch, delete |
 //! | [`subresources`] | status, scale, binding, eviction, token, … |
 //! | [`computed`] | reviews and other resources that are not stored |
@@ -20,13 +19,9 @@ pub mod computed;
 pub mod metrics;
 pub mod metrics_text;
 pub mod non_resource;
-pub mod request;
 pub mod response;
-pub mod selector;
-pub mod status;
 pub mod strategy;
 pub mod subresources;
-pub mod target;
 pub mod verbs;
 
 pub use component::{ApiServer, ApiServerConfig, ApiServerError};

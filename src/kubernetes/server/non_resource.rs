@@ -1,8 +1,9 @@
 //! Paths that are no resources: version, health, discovery, OpenAPI, keys, metrics.
 
-use super::{api::Api, request::RequestInfo, response, status::ApiError};
+use super::{api::Api, response};
 use crate::{
     auth::User,
+    request::{info::RequestInfo, status::ApiError},
     schema::{
         Schema,
         discovery::{self, Root},
@@ -33,12 +34,12 @@ pub fn handle(
     if !matches!(info.verb.as_str(), "get" | "head") {
         return Err(ApiError::method_not_allowed());
     }
-    let schema = api.schema.load();
+    let schema = &api.schema;
     let path = info.path.trim_end_matches('/');
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
     let ok = |value: &Value| Ok(response::json(StatusCode::OK, value));
     match parts.as_slice() {
-        [] => ok(&json!({"paths": paths(&schema)})),
+        [] => ok(&json!({"paths": paths(schema)})),
         ["version"] => ok(&version()),
         ["livez" | "readyz" | "healthz", check @ ..] => health(parts[0], check, info),
         ["metrics"] => Ok(response::bytes(StatusCode::OK, "text/plain; version=0.0.4", metrics(api))),
@@ -46,14 +47,14 @@ pub fn handle(
             Ok(response::bytes(StatusCode::OK, "application/jwk-set+json", api.tokens.key_set().to_string()))
         }
         [".well-known", "openid-configuration"] => ok(&api.tokens.discovery()),
-        ["openapi", rest @ ..] => open_api(&schema, rest, info, headers),
-        ["api"] => root(api, &schema, Root::Core, headers),
-        ["apis"] => root(api, &schema, Root::Groups, headers),
-        ["api", version] => resources(&schema, "", version),
-        ["apis", group] => discovery::api_group(&schema, group)
+        ["openapi", rest @ ..] => open_api(schema, rest, info, headers),
+        ["api"] => root(api, schema, Root::Core, headers),
+        ["apis"] => root(api, schema, Root::Groups, headers),
+        ["api", version] => resources(schema, "", version),
+        ["apis", group] => discovery::api_group(schema, group)
             .map(|group| response::json(StatusCode::OK, &group))
             .ok_or_else(ApiError::no_such_path),
-        ["apis", group, version] => resources(&schema, group, version),
+        ["apis", group, version] => resources(schema, group, version),
         _ => Err(ApiError::no_such_path()),
     }
 }
@@ -113,7 +114,7 @@ fn health(endpoint: &str, check: &[&str], info: &RequestInfo) -> Result<Response
 fn metrics(api: &Api) -> String {
     let state = api.store.snapshot();
     let mut objects = Vec::new();
-    for row in api.schema.load().resources().filter(|row| !row.computed && row.stored_as.is_none()) {
+    for row in api.schema.resources().filter(|row| !row.computed && row.stored_as.is_none()) {
         let name = row.group_resource();
         let count = state.table(api.store.table(&name)).len();
         if count > 0 {

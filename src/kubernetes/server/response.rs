@@ -1,8 +1,9 @@
 //! Answers: objects and lists as the client wants them, errors, warnings, compression.
 
-use super::{api::Call, status::ApiError};
+use super::api::Call;
 use crate::{
     codec::{self, MediaType, Negotiated, Representation},
+    request::status::ApiError,
     schema::{
         Resource,
         table::{self, IncludeObject, TableOptions},

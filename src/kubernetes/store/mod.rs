@@ -15,7 +15,7 @@ mod state;
 pub use commit::{Change, Expect, Write};
 pub use hub::{Compacted, Event, EventKind, Subscription};
 pub use object::{Draft, Header, Key, Object};
-pub use state::{State, Table, TableId};
+pub use state::{State, TableId};
 
 use commit::{Committer, Queue, Submission};
 use hub::Hub;

@@ -21,10 +21,6 @@ impl Table {
     pub fn len(&self) -> usize {
         self.objects.len()
     }
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
     /// An object.
     pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
         self.objects.get(key)

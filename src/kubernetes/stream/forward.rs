@@ -1,7 +1,7 @@
 //! Passing one request on: headers, bodies, upgraded connections.
 
 use super::upstream::Upstream;
-use crate::server::status::ApiError;
+use crate::request::status::ApiError;
 use axum::body::Body;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, Uri, header, request::Parts};
 use hyper_util::rt::TokioIo;

@@ -8,4 +8,4 @@ mod routes;
 mod upstream;
 
 pub use routes::{node, pod, service};
-pub use upstream::{Upstream, UpstreamError};
+pub use upstream::Upstream;

@@ -1,13 +1,15 @@
 //! Which request goes where: the kubelet's own paths, ports of pods and services.
 
-use super::forward::{Destination, forward};
+use super::{
+    Upstream,
+    forward::{Destination, forward},
+};
 use crate::{
-    server::{
-        api::Api,
-        request::{Query, RequestInfo},
+    request::{
+        info::{Query, RequestInfo},
         status::ApiError,
     },
-    store::Key,
+    store::{Key, Store},
 };
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
@@ -20,8 +22,7 @@ const KUBELET_PORT: u64 = 10_250;
 /// What is read of a refusal of the kubelet, bytes.
 const MAX_REFUSAL: usize = 64 * 1024;
 
-fn object(api: &Api, resource: &str, namespace: &str, name: &str) -> Result<Value, ApiError> {
-    let store = &api.store;
+fn object(store: &Store, resource: &str, namespace: &str, name: &str) -> Result<Value, ApiError> {
     let found = store.get(store.table(resource), &Key::new(namespace, name));
     Ok(found.ok_or_else(|| ApiError::not_found(resource, name))?.value())
 }
@@ -30,12 +31,17 @@ fn object(api: &Api, resource: &str, namespace: &str, name: &str) -> Result<Valu
 ///
 /// # Errors
 /// 404, 400 for a container that is not there, 500 when the node cannot be reached.
-pub async fn pod(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn pod(
+    store: &Store,
+    upstream: &Arc<Upstream>,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let (name, port) = match (info.subresource.as_str(), split_port(&info.name)) {
         ("proxy", (name, port)) => (name, port),
         _ => (info.name.as_str(), None),
     };
-    let pod = object(api, "pods", &info.namespace, name)?;
+    let pod = object(store, "pods", &info.namespace, name)?;
     let to = if info.subresource == "proxy" {
         let port =
             pod_port(&pod, port).ok_or_else(|| ApiError::bad_request(format!("no port of pod {name} to proxy to")))?;
@@ -46,10 +52,10 @@ pub async fn pod(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>) -> 
         Destination { address, tls: false, path: rest(info) }
     } else {
         let path = kubelet_path(info, &pod)?;
-        kubelet(api, pod["spec"]["nodeName"].as_str().unwrap_or_default(), name, path)?
+        kubelet(store, pod["spec"]["nodeName"].as_str().unwrap_or_default(), name, path)?
     };
     let (parts, body) = request.into_parts();
-    let answer = forward(&api.upstream, parts, body, &to).await?;
+    let answer = forward(upstream, parts, body, &to).await?;
     match info.subresource.as_str() {
         "log" => refused(answer, name).await,
         _ => Ok(answer),
@@ -79,19 +85,29 @@ async fn refused(answer: Response<Body>, pod: &str) -> Result<Response<Body>, Ap
 ///
 /// # Errors
 /// 404, 500.
-pub async fn node(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let to = kubelet(api, split_port(&info.name).0, "", rest(info))?;
+pub async fn node(
+    store: &Store,
+    upstream: &Arc<Upstream>,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let to = kubelet(store, split_port(&info.name).0, "", rest(info))?;
     let (parts, body) = request.into_parts();
-    forward(&api.upstream, parts, body, &to).await
+    forward(upstream, parts, body, &to).await
 }
 
 /// `proxy` of a service: one of its ready endpoints.
 ///
 /// # Errors
 /// 404, 503 without a ready endpoint, 500.
-pub async fn service(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn service(
+    store: &Store,
+    upstream: &Arc<Upstream>,
+    info: &RequestInfo,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
     let (name, port) = split_port(&info.name);
-    let service = object(api, "services", &info.namespace, name)?;
+    let service = object(store, "services", &info.namespace, name)?;
     let unavailable = || ApiError::unavailable(format!("no endpoints available for service \"{name}\""));
     let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let wanted = ports.iter().find(|entry| match port {
@@ -99,7 +115,6 @@ pub async fn service(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>)
         Some(port) => entry["name"] == port || port.parse::<u64>().is_ok_and(|number| entry["port"] == number),
     });
     let wanted = wanted.ok_or_else(unavailable)?;
-    let store = &api.store;
     let state = store.snapshot();
     let slices = state.table(store.table("endpointslices.discovery.k8s.io")).range(Some(&info.namespace), None);
     let address = slices
@@ -107,7 +122,7 @@ pub async fn service(api: &Arc<Api>, info: &RequestInfo, request: Request<Body>)
         .find_map(|slice| ready_endpoint(&slice.value(), &wanted["name"]))
         .ok_or_else(unavailable)?;
     let (parts, body) = request.into_parts();
-    forward(&api.upstream, parts, body, &Destination { address, tls: false, path: rest(info) }).await
+    forward(upstream, parts, body, &Destination { address, tls: false, path: rest(info) }).await
 }
 
 fn ready_endpoint(slice: &Value, port_name: &Value) -> Option<SocketAddr> {
@@ -146,11 +161,11 @@ fn rest(info: &RequestInfo) -> String {
 }
 
 /// The kubelet of a node.
-fn kubelet(api: &Api, node: &str, pod: &str, path: String) -> Result<Destination, ApiError> {
+fn kubelet(store: &Store, node: &str, pod: &str, path: String) -> Result<Destination, ApiError> {
     if node.is_empty() {
         return Err(ApiError::bad_request(format!("pod {pod} does not have a host assigned")));
     }
-    let node_object = object(api, "nodes", "", node)?;
+    let node_object = object(store, "nodes", "", node)?;
     let addresses = node_object["status"]["addresses"].as_array().into_iter().flatten();
     let internal = addresses.clone().find(|address| address["type"] == "InternalIP");
     let ip = internal.and_then(|address| address["address"].as_str()).unwrap_or_default();

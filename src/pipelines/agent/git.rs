@@ -1,8 +1,8 @@
 //! Git as the service and the agent use it: mirrors for reading pipelines, credentials by environment.
 
 use crate::{
-    engine::GitHost,
-    plan::{RepositoryRef, SourceError, TemplateSource},
+    connections::GitHost,
+    template::{RepositoryRef, SourceError, TemplateSource},
 };
 use aksim_runtime::files::create_private_dir;
 use base64::{Engine as _, engine::general_purpose::STANDARD};

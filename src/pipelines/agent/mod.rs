@@ -1,5 +1,6 @@
 //! The local agent: its work folder, its processes, its containers and its git.
 
+pub mod command_line;
 pub mod containers;
 pub mod git;
 pub mod pool;

@@ -15,10 +15,8 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use date::format_date;
 pub use evaluate::{check, evaluate, evaluate_counted, evaluate_runtime, runtime_text};
 pub use macros::expand_macros;
-pub use parser::MAX_LENGTH;
 pub use slots::{Slot, status_function};
 pub use value::{Object, Value, property, same_text};
 

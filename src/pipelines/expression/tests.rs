@@ -1,6 +1,6 @@
 //! The language, by examples whose results the service is known to give.
 
-use super::*;
+use super::{parser::MAX_LENGTH, *};
 use std::sync::Arc;
 
 struct Fixture;

@@ -1,11 +1,11 @@
 //! A pipeline, expanded: the types, and how they are made from files.
 
+pub mod fidelity;
 mod graph;
 mod model;
 mod outline;
 mod read;
 mod render;
-mod source;
 pub mod tasks;
 mod trigger;
 
@@ -14,4 +14,3 @@ pub use model::*;
 pub use outline::outline;
 pub use read::load;
 pub use render::final_yaml;
-pub use source::{RepositoryRef, SourceError, TemplateSource};

@@ -1,7 +1,6 @@
 //! Run numbers: `$(Date:yyyyMMdd).$(Rev:r)` and variables.
 
-use super::RunContext;
-use crate::engine::EngineError;
+use crate::{context::RunContext, engine::EngineError};
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
 /// The number of a run by the plan's `name`.

@@ -1,17 +1,16 @@
 //! A job on an agent: folders, variables, steps one after the other, and what is left behind ended.
 
 use super::{
-    RunContext, condition, legs, predefined,
-    scope::StepScope,
+    condition, legs, predefined,
     step::{self, StepEnd},
-    variables::Variables,
 };
 use crate::{
     agent::{
         containers::{JobContainers, Needs, Start},
-        pool::{Agent, Workspace},
-        process::{self, LOOKUP_VARIABLE},
+        pool::Agent,
+        process,
     },
+    context::{HOOK_MARK, INCREMENT, JobContext, JobState, RunContext, issue, scope::StepScope, variables::Variables},
     environments::Deployed,
     expression,
     plan::{Deployment, DeploymentStrategy, Hook, Job, Late, Step, Work},
@@ -25,7 +24,6 @@ use legs::Leg;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -34,57 +32,6 @@ use tokio_util::sync::CancellationToken;
 /// Minutes of a job, and of its end after a cancellation, when the pipeline says nothing.
 const DEFAULT_TIMEOUT: u32 = 60;
 const DEFAULT_CANCEL_TIMEOUT: u32 = 5;
-
-/// Percent of a canary's round, for the hooks of that round.
-pub(super) const INCREMENT: &str = "Strategy.Increment";
-
-/// What the steps of a job share and change.
-pub struct JobState {
-    /// Variables.
-    pub variables: Variables,
-    /// `task.prependpath`, newest first.
-    pub prepends: Vec<PathBuf>,
-    /// Outputs: `step.variable`.
-    pub outputs: BTreeMap<String, OutputValue>,
-    /// How the job stands: succeeded, with issues, failed, canceled.
-    pub status: Outcome,
-    /// Checkout steps that have been done, for the layout of several.
-    pub checkouts: usize,
-    /// Files that get their old text back when the job ends: git configurations with credentials.
-    pub restore: Vec<(PathBuf, String)>,
-    /// Caches to save when the job has ended well.
-    pub caches: Vec<crate::steps::cache::Pending>,
-}
-
-/// A job under way.
-pub struct JobContext {
-    /// Its run.
-    pub run: Arc<RunContext>,
-    /// Stage.
-    pub stage: String,
-    /// Name of its record.
-    pub name: String,
-    /// Job of the plan.
-    pub job: String,
-    /// Number of checkout steps in the job.
-    pub checkouts: usize,
-    /// Its folders.
-    pub workspace: Workspace,
-    /// Folder of its agent.
-    pub agent_home: PathBuf,
-    /// Shared by its steps.
-    pub state: Mutex<JobState>,
-    /// Cancelled with the run, or when time is over.
-    pub cancel: CancellationToken,
-    /// Cancelled when the time to end is over too.
-    pub hard: CancellationToken,
-    /// Marks its processes.
-    pub lookup: String,
-    /// Which containers its steps run in.
-    pub needs: Needs,
-    /// Those containers, once they run.
-    pub containers: OnceLock<JobContainers>,
-}
 
 /// A list of steps with variables of its own: the job's, or those of a lifecycle hook.
 struct Phase<'a> {
@@ -224,7 +171,6 @@ async fn on_agent(
         run: run.clone(),
         stage: stage.to_owned(),
         name,
-        job: job.name.clone(),
         checkouts: phases.iter().flat_map(|p| p.steps).filter(|s| step::is_checkout(s)).count(),
         workspace,
         agent_home: agent.home.clone(),
@@ -395,27 +341,6 @@ impl JobContext {
         state.variables.put_readonly("Agent.JobStatus", status);
     }
 
-    /// What conditions of steps see now.
-    pub(super) fn scope(&self) -> StepScope {
-        let state = self.state.lock();
-        StepScope { variables: state.variables.context(), status: state.status }
-    }
-
-    /// What they would see if the job were cancelled.
-    pub(super) fn scope_if_cancelled(&self) -> StepScope {
-        StepScope { status: Outcome::Canceled, ..self.scope() }
-    }
-
-    /// Changes a step's record.
-    pub(super) fn change_step(&self, index: usize, change: impl FnOnce(&mut StepRecord)) {
-        self.run.change(|run| {
-            let job = run.job_mut(&self.stage, &self.name);
-            if let Some(step) = job.and_then(|j| j.steps.get_mut(index)) {
-                change(step);
-            }
-        });
-    }
-
     fn end_step(&self, index: usize, end: &StepEnd) {
         let message = self.run.masker.mask(&end.message);
         self.change_step(index, |step| {
@@ -424,7 +349,7 @@ impl JobContext {
                 step.finished = Some(Timestamp::now());
             }
             if !message.is_empty() && step.issues.iter().all(|i| i.message != message) {
-                step.issues.push(step::issue("error", &message));
+                step.issues.push(issue("error", &message));
             }
         });
         self.run.tell();
@@ -480,34 +405,6 @@ impl JobContext {
         if let Err(error) = crate::agent::pool::remove_tree(&self.workspace.temp) {
             tracing::warn!(%error, "temporary folder of a pipeline job");
         }
-    }
-
-    /// Environment of a process of the job: the service's own, variables, and the mark of the job.
-    pub(super) fn environment(&self) -> BTreeMap<String, String> {
-        let mut environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        environment.retain(|key, _| !key.starts_with("AKSIM_") && !key.starts_with("GIT_"));
-        environment.extend(self.own_environment());
-        let path = environment.get("PATH").cloned().unwrap_or_default();
-        environment.insert("PATH".to_owned(), self.prepended(Some(path)).unwrap_or_default());
-        environment
-    }
-
-    /// What the job itself gives to a process, wherever that runs: variables and the mark of the job.
-    pub(super) fn own_environment(&self) -> BTreeMap<String, String> {
-        let mut environment = self.state.lock().variables.environment();
-        environment.insert(LOOKUP_VARIABLE.to_owned(), self.lookup.clone());
-        environment.insert("TF_BUILD".to_owned(), "True".to_owned());
-        environment
-    }
-
-    /// The folders of `task.prependpath` before `path`; none when there are none of either.
-    pub(super) fn prepended(&self, path: Option<String>) -> Option<String> {
-        let state = self.state.lock();
-        let prepends = state.prepends.iter().map(|p| p.display().to_string());
-        let folders: Vec<String> = prepends.chain(path).collect();
-        (!folders.is_empty()).then(|| folders.join(":"))
     }
 }
 
@@ -574,9 +471,6 @@ fn strategy_name(deployment: &Deployment) -> &'static str {
         DeploymentStrategy::Canary { .. } => "canary",
     }
 }
-
-/// Separates the hook from the rest of an output's key.
-pub(super) const HOOK_MARK: char = '\u{1f}';
 
 fn plain_key(key: &str) -> String {
     key.split_once(HOOK_MARK).map_or(key, |(_, rest)| rest).to_owned()

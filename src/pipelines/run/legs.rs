@@ -1,7 +1,7 @@
 //! `strategy: matrix` and `parallel`: how often a job runs, and with which variables.
 
-use super::{RunContext, variables::Variables};
 use crate::{
+    context::{RunContext, variables::Variables},
     expression::{self, Value},
     plan::{Job, Late, Legs, Stage, Work},
     store::record::JobRecord,

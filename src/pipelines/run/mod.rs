@@ -1,64 +1,42 @@
 //! A run: plan → stages → jobs → steps, as one flow that can be read from top to bottom.
 
-pub mod build_number;
-mod commands;
+mod build_number;
 mod condition;
-pub mod graph;
+mod graph;
 mod job;
-mod journey;
 mod legs;
-pub(super) mod lock;
 mod predefined;
-pub mod scope;
 mod stage;
-pub mod step;
-pub mod variables;
+mod statuses;
+mod step;
 
-pub use job::{JobContext, JobState};
-pub use journey::{RunJourney, first_error, state_name};
-pub use step::{StepContext, TaskError};
-
-use super::{
+use crate::{
+    agent::git::Mirrors,
+    context::{
+        RunContext, RunJourney, journey,
+        scope::{Dependencies, RunScope},
+        variables::{self, Variables},
+    },
     engine::{Engine, EngineError},
     expression::{self, Value},
     logging::mask::SecretMasker,
     plan::{self, Plan, Standing},
     store::{
         StoreError,
-        record::{JobRecord, Outcome, RunRecord, StageRecord, State},
+        record::{JobRecord, Outcome, RunRecord, RunRequest, StageRecord, State},
     },
 };
 use graph::Node;
 use jiff::Timestamp;
-use scope::{Dependencies, RunScope};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use variables::Variables;
-
-/// What all parts of one run share.
-pub struct RunContext {
-    /// What every run uses.
-    pub engine: Arc<Engine>,
-    /// `Build.BuildId`.
-    pub id: u64,
-    /// What is to be done.
-    pub plan: Plan,
-    /// Secrets of the run.
-    pub masker: Arc<SecretMasker>,
-    /// Cancelled when the run is.
-    pub cancel: CancellationToken,
-    /// Variables of the pipeline, evaluated.
-    pub variables: Variables,
-    /// The commit's trace.
-    pub journey: RunJourney,
-}
 
 /// Reads the plan of a request: fetches the commit and expands its pipeline.
 ///
 /// # Errors
 /// [`EngineError`]: the repository, or what is wrong with the pipeline.
-pub async fn plan_of(engine: &Engine, request: &super::store::record::RunRequest) -> Result<Plan, EngineError> {
-    let mirrors = super::agent::git::Mirrors::new(engine.config.state_dir.join("mirrors"), engine.config.git.clone());
+pub async fn plan_of(engine: &Engine, request: &RunRequest) -> Result<Plan, EngineError> {
+    let mirrors = Mirrors::new(engine.config.state_dir.join("mirrors"), engine.config.git.clone());
     let wanted = if request.commit.is_empty() { &request.reference } else { &request.commit };
     let snapshot = match mirrors.fetch(&request.clone_url, wanted).await {
         Ok(snapshot) => snapshot,
@@ -74,7 +52,7 @@ pub async fn plan_of(engine: &Engine, request: &super::store::record::RunRequest
     let variables = predefined::at_queue(engine, request);
     let loaded = tokio::task::spawn_blocking(move || {
         let source = snapshot.read_file(&file).map_err(|e| EngineError::Refused(e.to_string()))?;
-        super::load(&source, &file, &snapshot, &parameters, &variables).map_err(EngineError::Invalid)
+        plan::load(&source, &file, &snapshot, &parameters, &variables).map_err(EngineError::Invalid)
     });
     loaded.await.map_err(|e| EngineError::Refused(format!("the plan could not be made: {e}")))?
 }
@@ -109,7 +87,7 @@ pub async fn execute(engine: Arc<Engine>, id: u64, cancel: CancellationToken) {
 async fn prepared(engine: &Arc<Engine>, id: u64, cancel: &CancellationToken) -> Result<Arc<RunContext>, EngineError> {
     let record = engine.store.get(id)?;
     let journey = RunJourney::begin(engine, &record);
-    super::service::statuses::post(engine, &record).await;
+    statuses::post(engine, &record).await;
     let plan = tokio::select! {
         () = cancel.cancelled() => return Err(EngineError::Refused("The run was canceled.".into())),
         plan = plan_of(engine, &record.request) => plan?,
@@ -152,28 +130,6 @@ async fn prepared(engine: &Arc<Engine>, id: u64, cancel: &CancellationToken) -> 
 }
 
 impl RunContext {
-    /// The run as the store has it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn record(&self) -> Result<RunRecord, StoreError> {
-        self.engine.store.get(self.id)
-    }
-
-    /// Changes the run; a failure to write is logged, as nobody above could do more.
-    pub fn change(&self, change: impl FnOnce(&mut RunRecord)) {
-        if let Err(error) = self.engine.store.change(self.id, change) {
-            tracing::error!(%error, run = self.id, "a change of a pipeline run could not be kept");
-        }
-    }
-
-    /// Tells whoever looks where the run stands.
-    pub fn tell(&self) {
-        if let Ok(record) = self.record() {
-            self.engine.record(journey::event_of(&record));
-        }
-    }
-
     async fn stages(self: &Arc<Self>) -> Outcome {
         let nodes = self.stage_nodes();
         let outcomes = graph::run(&nodes, &self.cancel, |index| {
@@ -273,11 +229,6 @@ impl RunContext {
         let start = self.record().ok().map(|r| r.started.unwrap_or(r.queued).to_string()).unwrap_or_default();
         [("startTime".to_owned(), Value::String(start))].into_iter().collect()
     }
-
-    /// Minutes of the pipeline as time.
-    pub(super) fn minutes(&self, minutes: u32) -> std::time::Duration {
-        self.engine.config.minute * minutes
-    }
 }
 
 fn stage_record(stage: &plan::Stage) -> StageRecord {
@@ -313,7 +264,7 @@ async fn finish(
         Some(context) => context.journey.end(engine, &record),
         None => RunJourney::begin(engine, &record).end(engine, &record),
     }
-    super::service::statuses::post(engine, &record).await;
+    statuses::post(engine, &record).await;
     Ok(())
 }
 

@@ -2,9 +2,10 @@
 //!
 //! <https://learn.microsoft.com/azure/devops/pipelines/build/variables>.
 
-use super::{RunContext, legs::Leg, variables::Variables};
+use super::legs::Leg;
 use crate::{
     agent::pool::{Agent, Workspace},
+    context::{RunContext, variables::Variables},
     engine::Engine,
     plan::{Deployment, Job},
     store::record::{Reason, RunRecord, RunRequest, branch_name},

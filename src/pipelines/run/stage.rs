@@ -1,15 +1,17 @@
 //! A stage: condition, approvals, jobs.
 
 use super::{
-    RunContext, condition,
+    condition,
     graph::{self, Node},
     job, legs,
-    lock::NotLocked,
-    scope::{self, Dependencies, RunScope},
-    variables::Variables,
 };
 use crate::{
-    environments::Answer,
+    context::{
+        RunContext,
+        scope::{self, Dependencies, RunScope},
+        variables::Variables,
+    },
+    environments::{Answer, lock::NotLocked},
     expression::Value,
     plan::{Job, Stage, Work},
     store::record::{Outcome, State},

@@ -162,7 +162,7 @@ fn build(engine: &Engine, record: RunRecord) -> Value {
     json!({
         "id": record.id,
         "buildNumber": record.name,
-        "status": crate::run::state_name(record.state),
+        "status": crate::context::journey::state_name(record.state),
         "result": result,
         "queueTime": record.queued,
         "startTime": record.started,

@@ -2,12 +2,12 @@
 
 mod api;
 mod receive;
-pub mod statuses;
 pub mod webhook;
 
-use super::{
-    agent::{containers, pool::AgentPool, process},
-    engine::{Engine, EngineError, PipelinesConfig},
+use crate::{
+    agent::{containers, git::Mirrors, pool::AgentPool, process},
+    context::RunJourney,
+    engine::{Engine, EngineError, PipelinesConfig, Start},
     environments::Environments,
     run,
     store::{
@@ -90,7 +90,7 @@ pub struct Pipelines {
     address: SocketAddr,
     tls: Arc<rustls::ServerConfig>,
     engine: Arc<Engine>,
-    starts: mpsc::UnboundedReceiver<super::engine::Start>,
+    starts: mpsc::UnboundedReceiver<Start>,
     /// Jobs of these marks were running when the last process ended.
     orphans: Vec<String>,
 }
@@ -252,7 +252,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: what is asked for cannot be run. Nothing is queued then.
     pub async fn queue(self: &Arc<Self>, mut request: RunRequest) -> Result<RunRecord, EngineError> {
-        let mirrors = super::agent::git::Mirrors::new(self.config.state_dir.join("mirrors"), self.config.git.clone());
+        let mirrors = Mirrors::new(self.config.state_dir.join("mirrors"), self.config.git.clone());
         let wanted = if request.commit.is_empty() { &request.reference } else { &request.commit };
         if request.commit.is_empty() || request.message.is_empty() {
             let found = match mirrors.fetch(&request.clone_url, wanted).await {
@@ -279,7 +279,7 @@ impl Engine {
     /// [`EngineError::Store`].
     pub fn queue_unchecked(self: &Arc<Self>, request: RunRequest) -> Result<RunRecord, EngineError> {
         let record = self.store.create(request)?;
-        let journey = run::RunJourney::begin(self, &record);
+        let journey = RunJourney::begin(self, &record);
         journey.hop(self, Hop::Queued, &format!("run {} of {}", record.id, record.request.pipeline));
         let commit: String = record.request.commit.chars().take(8).collect();
         let message =

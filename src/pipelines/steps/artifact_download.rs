@@ -3,7 +3,7 @@
 use super::{Task, glob::Patterns};
 use crate::{
     artifacts,
-    run::{StepContext, TaskError},
+    context::{StepContext, TaskError},
     store::record::{RunRecord, State},
 };
 use async_trait::async_trait;

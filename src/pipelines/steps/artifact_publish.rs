@@ -1,10 +1,7 @@
 //! `publish`, `PublishPipelineArtifact@1`, `PublishBuildArtifacts@1`.
 
 use super::Task;
-use crate::{
-    artifacts,
-    run::{StepContext, TaskError},
-};
+use crate::context::{StepContext, TaskError};
 use async_trait::async_trait;
 
 /// `PublishPipelineArtifact@1`.
@@ -45,7 +42,7 @@ fn publish(step: &StepContext<'_>, path: &str, name: &str, kind: &str) -> Result
     if !path.exists() {
         return Err(TaskError::Failed(format!("Path does not exist: {}", path.display())));
     }
-    let files = artifacts::publish(&step.job.run, name, &path, kind).map_err(|e| TaskError::Failed(e.to_string()))?;
+    let files = step.job.run.publish(name, &path, kind).map_err(|e| TaskError::Failed(e.to_string()))?;
     step.log.write(&format!("Uploaded {files} file(s) of {} as artifact {name}", path.display()));
     Ok(())
 }

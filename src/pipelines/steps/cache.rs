@@ -6,7 +6,7 @@ use super::{Task, glob};
 use crate::{
     agent::pool::remove_tree,
     artifacts,
-    run::{JobContext, StepContext, TaskError},
+    context::{JobContext, PendingCache, StepContext, TaskError},
 };
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
@@ -14,13 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// `Cache@2`.
 pub struct Cache;
-
-/// A cache that was missed and is to be saved.
-#[derive(Clone, Debug)]
-pub struct Pending {
-    key: String,
-    path: PathBuf,
-}
 
 /// Marks an entry that is whole, and holds its key.
 const KEY_FILE: &str = "key.txt";
@@ -58,7 +51,7 @@ impl Task for Cache {
             None => step.log.write("There is a cache miss."),
         }
         if hit != "true" {
-            step.job.state.lock().caches.push(Pending { key, path });
+            step.job.state.lock().caches.push(PendingCache { key, path });
         }
         if let Some(variable) = step.input("cacheHitVar") {
             step.set_variable(variable, hit, false, false, false).map_err(TaskError::Failed)?;
@@ -77,7 +70,7 @@ pub fn finish(job: &JobContext) {
     }
 }
 
-fn save(root: &Path, cache: &Pending) -> Result<(), String> {
+fn save(root: &Path, cache: &PendingCache) -> Result<(), String> {
     if !cache.path.exists() {
         return Err(format!("{} does not exist", cache.path.display()));
     }

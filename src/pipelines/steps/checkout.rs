@@ -2,8 +2,8 @@
 
 use crate::{
     agent::{git, pool::remove_tree},
+    context::{StepContext, TaskError},
     plan::Checkout,
-    run::{StepContext, TaskError},
 };
 use std::{collections::BTreeMap, path::PathBuf};
 

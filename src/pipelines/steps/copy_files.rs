@@ -4,7 +4,7 @@ use super::{Task, glob::Patterns};
 use crate::{
     agent::pool::remove_tree,
     artifacts,
-    run::{StepContext, TaskError},
+    context::{StepContext, TaskError},
 };
 use async_trait::async_trait;
 use std::{

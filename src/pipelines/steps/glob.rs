@@ -1,6 +1,6 @@
 //! Patterns of tasks: several lines, `**`, `*`, `?`, `[ ]`, `{ }`, lines with `!` take away again.
 
-use crate::run::TaskError;
+use crate::context::TaskError;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::{Component, Path, PathBuf};
 

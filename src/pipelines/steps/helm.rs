@@ -2,10 +2,12 @@
 
 use super::{
     Task,
-    docker::words,
     kubectl::{captured, ended, program},
 };
-use crate::run::{StepContext, TaskError};
+use crate::{
+    agent::command_line::words,
+    context::{StepContext, TaskError},
+};
 use async_trait::async_trait;
 
 /// `HelmDeploy@0` and `@1`.

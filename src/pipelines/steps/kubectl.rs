@@ -1,9 +1,12 @@
 //! `Kubernetes@1` and `KubectlInstaller@0`: by the kubectl that is installed.
 
-use super::{Task, docker::words};
+use super::Task;
 use crate::{
-    agent::process::{self, ProcessSpec, Source},
-    run::{StepContext, TaskError, step::which},
+    agent::{
+        command_line::words,
+        process::{self, ProcessSpec, Source},
+    },
+    context::{StepContext, TaskError, which},
 };
 use async_trait::async_trait;
 use std::{

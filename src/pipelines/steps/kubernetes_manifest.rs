@@ -2,14 +2,11 @@
 
 mod rollouts;
 
-use super::{
-    Task,
-    docker::{connection, words},
-    glob,
-};
+use super::{Task, docker::connection, glob};
 use crate::{
-    engine::ClusterConnection,
-    run::{StepContext, TaskError},
+    agent::command_line::words,
+    connections::ClusterConnection,
+    context::{StepContext, TaskError},
 };
 use aksim_cluster::{
     deploy::{self, Cluster, Options, Step},

@@ -8,7 +8,7 @@ mod artifact_publish;
 pub mod cache;
 mod checkout;
 mod copy_files;
-pub(super) mod docker;
+mod docker;
 mod glob;
 mod helm;
 mod kubectl;
@@ -18,10 +18,8 @@ mod script;
 mod secure_file;
 mod test_results;
 
-use super::{
-    plan::{Action, tasks},
-    run::{StepContext, TaskError},
-};
+use super::plan::{Action, tasks};
+use crate::context::{StepContext, TaskError};
 use async_trait::async_trait;
 
 /// What a step does.

@@ -4,7 +4,7 @@ use super::{
     Task,
     script::{interpret, script_file},
 };
-use crate::run::{StepContext, TaskError, step::which};
+use crate::context::{StepContext, TaskError, which};
 use async_trait::async_trait;
 
 /// `PowerShell@2`.

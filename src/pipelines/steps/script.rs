@@ -1,7 +1,7 @@
 //! `script`, `bash`, `CmdLine@2`, `Bash@3`.
 
 use super::Task;
-use crate::run::{StepContext, TaskError};
+use crate::context::{StepContext, TaskError};
 use async_trait::async_trait;
 use std::{
     ffi::OsString,

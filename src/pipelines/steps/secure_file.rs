@@ -1,7 +1,7 @@
 //! `DownloadSecureFile@1`: from the folder `secure-files` of the pipelines' state.
 
 use super::{Task, glob::inside};
-use crate::run::{StepContext, TaskError};
+use crate::context::{StepContext, TaskError};
 use aksim_runtime::files::{PRIVATE, write_atomic};
 use async_trait::async_trait;
 

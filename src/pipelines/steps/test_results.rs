@@ -2,7 +2,7 @@
 
 use super::{Task, glob};
 use crate::{
-    run::{StepContext, TaskError},
+    context::{StepContext, TaskError},
     store::record::{TestCase, TestOutcome},
 };
 use async_trait::async_trait;

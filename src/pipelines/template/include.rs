@@ -2,7 +2,7 @@
 
 use super::{Env, FileRef, Lazy, Loader};
 use crate::{
-    plan::RepositoryRef,
+    template::RepositoryRef,
     yaml::{Kind, Mark, Node, parse},
 };
 use std::rc::Rc;

@@ -7,12 +7,14 @@ mod expand;
 mod include;
 mod origin;
 mod parameters;
+mod source;
 mod text;
+
+pub use source::{RepositoryRef, SourceError, TemplateSource};
 
 use crate::{
     error::{Location, PipelineError},
     expression::{Object, Scope, Value, same_text},
-    plan::TemplateSource,
     yaml::{Mark, Node},
 };
 use aksim_model::suggest::nearest;

@@ -2,9 +2,7 @@
 
 use super::Dialect;
 use super::schemas::Schemas;
-use crate::patch::PatchKind;
-use crate::schema::builtin;
-use crate::schema::{GroupVersionKind, Resource, Verb};
+use crate::schema::{GroupVersionKind, PatchKind, Resource, Verb, builtin};
 use serde_json::{Map, Value, json};
 
 const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -155,7 +153,7 @@ impl Operation<'_> {
             Verb::Delete | Verb::DeleteCollection => &status,
             _ => self.kind,
         };
-        let mut any = |kind: &GroupVersionKind| match builtin::of_kind(kind).or_else(|| self.row.definition.clone()) {
+        let mut any = |kind: &GroupVersionKind| match builtin::of_kind(kind).or(self.row.definition) {
             Some(reference) => schemas.reference(&reference),
             None => json!({ "type": "object" }),
         };

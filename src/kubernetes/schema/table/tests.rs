@@ -1,5 +1,5 @@
 use super::*;
-use crate::schema::{ColumnSource, Schema};
+use crate::schema::{Schema, resource::ColumnSource};
 
 static SCHEMA: std::sync::LazyLock<Schema> = std::sync::LazyLock::new(Schema::builtin);
 

@@ -1,12 +1,13 @@
 //! Objects that a new cluster starts with, as data: namespaces, default roles, priority and
 //! storage classes, the service `kubernetes`. They are created like any other object.
 
-use super::{
-    api::{Api, InProcessUser},
-    status::ApiError,
-};
+use super::api::{Api, InProcessUser};
 use crate::{
-    auth::{User, user::MASTERS},
+    auth::{
+        User,
+        user::{API_SERVER, MASTERS},
+    },
+    request::status::ApiError,
     schema::GroupVersionKind,
     store::Key,
 };
@@ -17,8 +18,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc};
 
-/// User that creates these objects.
-pub const USER: &str = "system:apiserver";
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 #[derive(Deserialize)]
@@ -176,7 +175,7 @@ fn kubernetes_service(address: &str) -> Value {
 /// The registration of every group and version, all served by this server itself.
 fn api_services(api: &Api) -> Vec<Value> {
     let mut services = Vec::new();
-    for (group, versions) in api.schema.load().groups() {
+    for (group, versions) in api.schema.groups() {
         for (place, version) in (0..).zip(versions.iter().rev()) {
             let condition = json!({"type": "Available", "status": "True", "reason": "Local",
                 "message": "Local APIServices are always available"});
@@ -223,9 +222,8 @@ async fn renew(api: &Arc<Api>, object: &Value, part: &str) -> Result<(), ApiErro
 }
 
 fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String), ApiError> {
-    let schema = api.schema.load();
     let kind = GroupVersionKind::of(object).ok_or_else(|| ApiError::internal("an object without kind"))?;
-    let resource = schema.resource_of(&kind).ok_or_else(|| ApiError::internal(format!("{kind} is not served")))?;
+    let resource = api.schema.resource_of(&kind).ok_or_else(|| ApiError::internal(format!("{kind} is not served")))?;
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text("namespace"), text("name"));
     let scope = if namespace.is_empty() { String::new() } else { format!("/namespaces/{namespace}") };
@@ -234,7 +232,7 @@ fn locate(api: &Api, object: &Value) -> Result<(String, String, String, String),
 }
 
 async fn send(api: &Arc<Api>, method: Method, path: &str, object: &Value) -> Result<(), ApiError> {
-    let user = User::authenticated(USER, [MASTERS.to_owned()]);
+    let user = User::authenticated(API_SERVER, [MASTERS.to_owned()]);
     let request = Request::builder()
         .method(method)
         .uri(path)

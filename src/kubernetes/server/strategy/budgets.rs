@@ -1,7 +1,7 @@
 //! PodDisruptionBudgets.
 
 use super::{Change, rollouts};
-use crate::server::status::Cause;
+use crate::request::status::Cause;
 use serde_json::Value;
 
 /// A budget says one of two numbers.

@@ -1,7 +1,7 @@
 //! Metadata, status and generation: rules that all kinds share.
 
 use super::{Change, Part, names};
-use crate::server::{status::Cause, target::Target};
+use crate::request::{status::Cause, target::Target};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ const SYSTEM: &[&str] =
     &["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"];
 
 fn counts_generations(target: &Target) -> bool {
-    target.resource.custom || GENERATIONS.contains(&target.table_name.as_str())
+    GENERATIONS.contains(&target.table_name.as_str())
 }
 
 /// A time as metadata shows it, in seconds.
@@ -56,17 +56,13 @@ pub fn begin(target: &Target, value: &mut Value, now: Timestamp) {
         }
     }
     if target.resource.has_status() && !STATUS_ON_CREATE.contains(&target.table_name.as_str()) {
-        reset_status(target, value);
+        reset_status(value);
     }
 }
 
-fn reset_status(target: &Target, value: &mut Value) {
+fn reset_status(value: &mut Value) {
     let Some(object) = value.as_object_mut() else { return };
-    if target.resource.custom {
-        object.remove("status");
-    } else {
-        object.insert("status".into(), json!({}));
-    }
+    object.insert("status".into(), json!({}));
 }
 
 /// The live object with the part that may change taken from the proposal.

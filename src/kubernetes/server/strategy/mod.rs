@@ -15,50 +15,18 @@ mod services;
 mod volumes;
 mod workloads;
 
-pub use names::{is_dns_label, is_dns_subdomain};
 pub use services::Reserved;
 
-use super::{
-    api::{Api, Call},
-    status::{ApiError, Cause},
-    target::Target,
+use super::api::Api;
+use crate::{
+    admission::{Change, Part},
+    request::{
+        status::{ApiError, Cause},
+        target::Target,
+    },
 };
 use serde_json::Value;
-
-/// The part of an object that a request may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// All but the status, where that is a subresource.
-    Whole,
-    /// The status.
-    Status,
-    /// `spec.ephemeralContainers` of a pod.
-    EphemeralContainers,
-    /// `spec.finalizers` of a namespace.
-    Finalize,
-    /// Approval conditions of a certificate signing request.
-    Approval,
-    /// Resources of a pod's containers.
-    Resize,
-    /// Replicas.
-    Scale,
-    /// The binding of a pod to a node.
-    Binding,
-}
-
-/// A write under way.
-pub struct Change<'a> {
-    /// The request.
-    pub call: &'a Call,
-    /// What it writes to.
-    pub target: &'a Target,
-    /// The object before; `None` when it is created.
-    pub old: Option<&'a Value>,
-    /// The part that may change.
-    pub part: Part,
-    /// Whether nothing is to be written in the end.
-    pub dry_run: bool,
-}
+use std::sync::Arc;
 
 type Prepare = fn(&Change<'_>, &mut Value) -> Result<(), ApiError>;
 type Validate = fn(&Change<'_>, &Value, &mut Vec<Cause>);
@@ -134,14 +102,14 @@ fn rules<'a>(table: &'a str) -> impl Iterator<Item = &'static Rule> + 'a {
 ///
 /// # Errors
 /// Whatever makes that impossible (no address left, one that is taken).
-pub fn prepare(change: &Change<'_>, value: &mut Value) -> Result<Reserved, ApiError> {
+pub fn prepare(api: &Arc<Api>, change: &Change<'_>, value: &mut Value) -> Result<Reserved, ApiError> {
     for rule in rules(&change.target.table_name) {
         for prepare in rule.prepare {
             prepare(change, value)?;
         }
     }
     if change.target.table_name == "services" && change.part == Part::Whole {
-        return services::reserve(change, value);
+        return services::reserve(api, change, value);
     }
     Ok(Reserved::default())
 }
@@ -166,9 +134,9 @@ pub fn validate(change: &Change<'_>, value: &Value) -> Vec<Cause> {
 }
 
 /// Called after an object was replaced: gives back addresses it no longer holds.
-pub fn replaced(change: &Change<'_>, value: &Value) {
+pub fn replaced(api: &Api, change: &Change<'_>, value: &Value) {
     if let Some(old) = change.old.filter(|_| change.target.table_name == "services") {
-        change.call.api.addresses.release_unused(old, value);
+        api.addresses.release_unused(old, value);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Smaller kinds: namespaces, secrets, config maps, bindings, volumes, signing requests, events.
 
 use super::{Change, Part};
-use crate::server::status::{ApiError, Cause};
+use crate::request::status::{ApiError, Cause};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ pub fn prepare_volume(change: &Change<'_>, value: &mut Value) -> Result<(), ApiE
 
 /// A signing request says who asked.
 pub fn prepare_signing_request(change: &Change<'_>, value: &mut Value) -> Result<(), ApiError> {
-    let user = &change.call.user;
+    let user = change.user;
     match change.old {
         None => {
             value["spec"]["username"] = user.name.as_str().into();

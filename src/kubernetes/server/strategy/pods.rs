@@ -1,11 +1,11 @@
 //! Pods: status of a new one, quality of service, containers, what may change.
 
 use super::{Change, Part, names};
-use crate::server::status::Cause;
+use crate::request::status::Cause;
 use serde_json::{Value, json};
 
 /// Gives a new pod its first status.
-pub fn prepare(change: &Change<'_>, value: &mut Value) -> Result<(), crate::server::status::ApiError> {
+pub fn prepare(change: &Change<'_>, value: &mut Value) -> Result<(), crate::request::status::ApiError> {
     if change.old.is_none() {
         value["status"] = json!({"phase": "Pending", "qosClass": qos_class(&value["spec"])});
     }

@@ -1,7 +1,7 @@
 //! StatefulSets, DaemonSets and their revisions: strategies, and what may change.
 
 use super::{Change, names, workloads::IMMUTABLE};
-use crate::server::status::{ApiError, Cause};
+use crate::request::status::{ApiError, Cause};
 use serde_json::Value;
 
 /// Fields of a StatefulSet's spec that may change.

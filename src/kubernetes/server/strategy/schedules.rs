@@ -1,7 +1,7 @@
 //! CronJobs: schedule, time zone, policies, and the Job to run.
 
 use super::{Change, metadata, pods, rollouts};
-use crate::server::status::Cause;
+use crate::request::status::Cause;
 use aksim_model::cron::CronSchedule;
 use jiff::tz::TimeZone;
 use serde_json::Value;

@@ -1,10 +1,12 @@
 //! Services: addresses, node ports, what is wrong with one.
 
 use super::{Change, Part, names};
-use crate::server::{
-    addresses::{AddressError, ServiceAddresses},
-    api::Api,
-    status::{ApiError, Cause},
+use crate::{
+    request::status::{ApiError, Cause},
+    server::{
+        addresses::{AddressError, ServiceAddresses},
+        api::Api,
+    },
 };
 use serde_json::{Map, Value, json};
 use std::{net::Ipv4Addr, sync::Arc};
@@ -68,8 +70,7 @@ fn drop_dependent(old: &Value, spec: &mut Map<String, Value>) {
 }
 
 /// Gives a service the addresses that its type has.
-pub fn reserve(change: &Change<'_>, value: &mut Value) -> Result<Reserved, ApiError> {
-    let api = &change.call.api;
+pub fn reserve(api: &Arc<Api>, change: &Change<'_>, value: &mut Value) -> Result<Reserved, ApiError> {
     let mut reserved = Reserved { api: Some(api.clone()), addresses: Vec::new(), ports: Vec::new() };
     let kind = value["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();

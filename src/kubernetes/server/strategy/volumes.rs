@@ -1,7 +1,7 @@
 //! Claims and persistent volumes: what must be given, what stays.
 
 use super::Change;
-use crate::server::status::Cause;
+use crate::request::status::Cause;
 use aksim_model::quantity::Amount;
 use serde_json::Value;
 

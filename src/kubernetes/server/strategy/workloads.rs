@@ -1,7 +1,7 @@
 //! Workloads: selectors, templates, jobs.
 
 use super::{Change, metadata, pods};
-use crate::server::{
+use crate::request::{
     selector::Selector,
     status::{ApiError, Cause},
 };

@@ -1,14 +1,16 @@
 //! Binding a pod to a node.
 
-use crate::server::{
-    api::Call,
-    response,
-    status::ApiError,
-    strategy::{Part, metadata},
-    target::Target,
-    verbs::{
-        options::WriteOptions,
-        update::{self, Proposal},
+use crate::{
+    admission::Part,
+    request::{status::ApiError, target::Target},
+    server::{
+        api::Call,
+        response,
+        strategy::metadata,
+        verbs::{
+            options::WriteOptions,
+            update::{self, Proposal},
+        },
     },
 };
 use axum::body::Body;

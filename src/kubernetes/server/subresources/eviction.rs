@@ -1,12 +1,10 @@
 //! Evicting a pod, if its disruption budgets allow.
 
 use crate::{
+    request::{selector::Selector, status::ApiError, target::Target},
     server::{
         api::Call,
         response,
-        selector::Selector,
-        status::ApiError,
-        target::Target,
         verbs::delete::{self, DeleteOptions},
     },
     store::{Change, CommitError, Draft, Expect, Key, Object, Write},

@@ -7,14 +7,12 @@ mod token;
 
 use super::{
     api::{Api, Call},
-    request::RequestInfo,
-    status::ApiError,
-    strategy::Part,
-    target::Target,
     verbs,
 };
 use crate::{
+    admission::Part,
     auth::User,
+    request::{info::RequestInfo, status::ApiError, target::Target},
     schema::{Resource, Verb},
     stream,
 };
@@ -35,7 +33,7 @@ pub fn is_stream(info: &RequestInfo) -> bool {
 /// # Errors
 /// 404, 400, 500, 503.
 pub async fn stream(
-    api: &Arc<Api>,
+    api: &Api,
     info: &RequestInfo,
     user: &User,
     resource: &Resource,
@@ -46,9 +44,9 @@ pub async fn stream(
     }
     tracing::debug!(user = %user.name, path = %info.path, "stream");
     match info.resource.as_str() {
-        "nodes" => stream::node(api, info, request).await,
-        "services" => stream::service(api, info, request).await,
-        _ => stream::pod(api, info, request).await,
+        "nodes" => stream::node(&api.store, &api.upstream, info, request).await,
+        "services" => stream::service(&api.store, &api.upstream, info, request).await,
+        _ => stream::pod(&api.store, &api.upstream, info, request).await,
     }
 }
 

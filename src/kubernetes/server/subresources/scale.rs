@@ -1,14 +1,15 @@
 //! `autoscaling/v1 Scale` of whatever has replicas.
 
 use crate::{
-    patch::PatchKind,
-    schema::{Resource, Verb, resource::ScalePaths},
+    admission::Part,
+    request::{
+        status::{ApiError, Cause},
+        target::Target,
+    },
+    schema::{PatchKind, Resource, Verb, resource::ScalePaths},
     server::{
         api::Call,
         response,
-        status::{ApiError, Cause},
-        strategy::Part,
-        target::Target,
         verbs::{
             options::WriteOptions,
             patch::Patch,
@@ -31,7 +32,7 @@ pub async fn handle(call: &Call, target: &Target, paths: &ScalePaths, verb: Verb
     let options = WriteOptions::of(call)?;
     let patch = match verb {
         Verb::Patch => {
-            let patch = Patch::of(call, target)?;
+            let patch = Patch::of(call)?;
             if patch.kind == PatchKind::Apply {
                 return Err(ApiError::not_emulated("server-side apply of the subresource scale"));
             }
@@ -46,7 +47,7 @@ pub async fn handle(call: &Call, target: &Target, paths: &ScalePaths, verb: Verb
     let outcome = update::change(call, target, Part::Scale, &options, |live| {
         let before = scale_of(paths, live);
         let wanted = match &patch {
-            Some(patch) if patch.kind == PatchKind::Json => patch.applied(target, name, &before)?,
+            Some(patch) if patch.kind == PatchKind::Json => patch.applied(target, &before)?,
             // Scale has no lists: strategic merge is merge.
             Some(patch) => {
                 let mut merged = before.clone();

@@ -2,13 +2,11 @@
 
 use crate::{
     auth::tokens::{Bound, BoundObject, Claims, ISSUER},
-    server::{
-        api::Call,
-        response,
+    request::{
         status::{ApiError, Cause},
-        strategy::metadata::shown,
         target::Target,
     },
+    server::{api::Call, response, strategy::metadata::shown},
     store::Key,
 };
 use axum::body::Body;

@@ -2,17 +2,16 @@
 
 use super::options::{self, WriteOptions};
 use crate::{
-    admission,
+    admission::{self, Change, Part},
     auth::escalation,
     patch::apply::{self, Writer},
-    schema::defaults,
-    server::{
-        api::Call,
-        response,
+    request::{
+        names::generated_name,
         status::{ApiError, Cause},
-        strategy::{self, Change, Part},
         target::Target,
     },
+    schema::defaults,
+    server::{api::Call, response, strategy},
     store::{self, CommitError, Expect, Object},
 };
 use axum::body::Body;
@@ -20,10 +19,6 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// Letters of generated names: no vowels, so no words.
-const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Longest prefix that a generated name keeps.
-const GENERATED_PREFIX: usize = 58;
 /// Tries to find a generated name that is free.
 const NAME_TRIES: usize = 8;
 
@@ -85,19 +80,18 @@ pub async fn create(
     }
     if !owned {
         let writer = Writer { manager: &options.manager, subresource: "", now: options.now };
-        apply::track_update(&target.resource, None, &mut value, writer)
-            .map_err(|error| super::patch::patch_error(target, &call.info.name, error))?;
+        apply::track_update(&target.resource, None, &mut value, writer).map_err(super::patch::patch_error)?;
     }
-    let change = Change { call, target, old: None, part: Part::Whole, dry_run: options.dry_run };
+    let change = call.change(target, None, Part::Whole, options.dry_run);
     let generate = value["metadata"]["generateName"].as_str().is_some() && value["metadata"]["name"].is_null();
     if !generate {
-        return attempt(&change, value).await;
+        return attempt(call, &change, value).await;
     }
     for _ in 0..NAME_TRIES {
         let mut candidate = value.clone();
         let prefix = candidate["metadata"]["generateName"].as_str().unwrap_or_default();
         candidate["metadata"]["name"] = generated_name(prefix).into();
-        match attempt(&change, candidate).await {
+        match attempt(call, &change, candidate).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
             done => return done,
         }
@@ -106,19 +100,19 @@ pub async fn create(
     Err(ApiError::already_exists(&target.resource.group_resource(), prefix))
 }
 
-async fn attempt(change: &Change<'_>, mut value: Value) -> Result<Outcome, ApiError> {
-    let (call, target) = (change.call, change.target);
+async fn attempt(call: &Call, change: &Change<'_>, mut value: Value) -> Result<Outcome, ApiError> {
+    let target = change.target;
     admission::mutate(change, &mut value)?;
     escalation::check(&call.api.authorizer, &call.user, &target.resource.name, &value)?;
     // Addresses taken here are given back when the write fails.
-    let reserved = strategy::prepare(change, &mut value)?;
+    let reserved = strategy::prepare(&call.api, change, &mut value)?;
     let causes = strategy::validate(change, &value);
     let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if !causes.is_empty() {
         return Err(ApiError::invalid(&target.group_kind(), &name, &causes));
     }
     // Held until the write is done; then it counts itself.
-    let _room = admission::quota::reserve(change, &value)?;
+    let _room = admission::quota::reserve(&call.api.quota, change, &value)?;
     if change.dry_run {
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
         if call.api.store.get(target.table, &target.key(namespace, &name)).is_some() {
@@ -170,14 +164,6 @@ fn identify(call: &Call, target: &Target, value: &mut Value) -> Result<(), ApiEr
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
     Ok(())
-}
-
-/// A name with five random letters after the prefix.
-pub fn generated_name(prefix: &str) -> String {
-    let end = (0..=prefix.len().min(GENERATED_PREFIX)).rev().find(|at| prefix.is_char_boundary(*at)).unwrap_or(0);
-    let mut name = prefix[..end].to_owned();
-    name.extend((0..5).map(|_| char::from(NAME_LETTERS[rand::random_range(0..NAME_LETTERS.len())])));
-    name
 }
 
 /// A commit error as clients see it.

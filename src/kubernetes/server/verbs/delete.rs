@@ -5,12 +5,14 @@ use super::{
     list, update,
 };
 use crate::{
+    request::{
+        status::{self, ApiError},
+        target::Target,
+    },
     server::{
         api::Call,
         response,
-        status::{self, ApiError},
         strategy::{self, deletion},
-        target::Target,
     },
     store::{CommitError, Key, Object},
 };
@@ -152,7 +154,7 @@ pub async fn remove(call: &Call, target: &Target, key: &Key, options: &DeleteOpt
     loop {
         let object = call.api.store.get(target.table, key).ok_or_else(|| target.not_found(name))?;
         options.holds(target, &object)?;
-        crate::admission::delete(call, target, key)?;
+        crate::admission::delete(target, key)?;
         let live = target.decode(&object)?;
         let Some(value) = deletion::begin(&target.table_name, &live, options, Timestamp::now()) else {
             // It is being removed already, and nothing about that changes.

@@ -1,6 +1,9 @@
 //! GET on an object.
 
-use crate::server::{api::Call, response, status::ApiError, target::Target};
+use crate::{
+    request::{status::ApiError, target::Target},
+    server::{api::Call, response},
+};
 use axum::body::Body;
 use http::{Response, StatusCode};
 

@@ -2,15 +2,14 @@
 
 use crate::{
     codec::Representation,
-    schema::{Resource, table::partial_metadata},
-    server::{
-        api::Call,
-        request::Query,
-        response,
+    request::{
+        info::Query,
         selector::{FieldSelector, Selection, Selector},
         status::ApiError,
         target::Target,
     },
+    schema::{Resource, table::partial_metadata},
+    server::{api::Call, response},
     store::{Key, Object, State, TableId},
 };
 use axum::body::Body;

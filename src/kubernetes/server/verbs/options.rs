@@ -1,8 +1,9 @@
 //! Parameters that all writes share, and the body of a write.
 
 use crate::{
+    request::{status::ApiError, target::Target},
     schema::{GroupVersionKind, fields},
-    server::{api::Call, status::ApiError, target::Target},
+    server::api::Call,
 };
 use http::header;
 use jiff::Timestamp;

@@ -3,16 +3,15 @@
 use super::{
     create::{self, Outcome},
     options::{self, WriteOptions},
-    update::{self, Part, Proposal},
+    update::{self, Proposal},
 };
 use crate::{
+    admission::Part,
     codec,
-    patch::{self, PatchError, PatchKind, apply},
-    server::{
-        api::{Call, codec_error},
-        status::ApiError,
-        target::Target,
-    },
+    patch::{self, PatchError, apply},
+    request::{status::ApiError, target::Target},
+    schema::PatchKind,
+    server::api::{Call, codec_error},
 };
 use axum::body::Body;
 use http::{Response, StatusCode, header};
@@ -21,12 +20,12 @@ use serde_json::{Value, json};
 /// Applies the patch of the body.
 pub async fn handle(call: &Call, target: &Target, part: Part) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::of(call)?;
-    let patch = Patch::of(call, target)?;
+    let patch = Patch::of(call)?;
     if patch.kind == PatchKind::Apply {
         return server_side_apply(call, target, part, &options, patch.body, patch.duplicates).await;
     }
     let outcome = update::change(call, target, part, &options, |live| {
-        let mut value = patch.applied(target, &call.info.name, live)?;
+        let mut value = patch.applied(target, live)?;
         options::check_kind(&mut value, &target.resource.gvk())?;
         options::normalize(call, target, &options, &mut value, &patch.duplicates)?;
         update::check_name(call, target, &value)?;
@@ -50,14 +49,9 @@ impl Patch {
     ///
     /// # Errors
     /// 400, 415.
-    pub fn of(call: &Call, target: &Target) -> Result<Self, ApiError> {
-        let custom = target.resource.custom;
+    pub fn of(call: &Call) -> Result<Self, ApiError> {
         let kind = call.header(header::CONTENT_TYPE).and_then(PatchKind::from_content_type);
-        let kind = kind.filter(|kind| !(custom && *kind == PatchKind::Strategic));
-        let kind = kind.ok_or_else(|| {
-            let accepted = PatchKind::CONTENT_TYPES.iter().filter(|t| !(custom && t.contains("strategic")));
-            ApiError::unsupported_patch(&accepted.copied().collect::<Vec<_>>())
-        })?;
+        let kind = kind.ok_or_else(|| ApiError::unsupported_patch(&PatchKind::CONTENT_TYPES))?;
         let media = if kind == PatchKind::Apply { "application/yaml" } else { "application/json" };
         let decoded = codec::decode(Some(media), &call.body).map_err(codec_error)?;
         Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicates })
@@ -67,7 +61,7 @@ impl Patch {
     ///
     /// # Errors
     /// 400, 422.
-    pub fn applied(&self, target: &Target, name: &str, live: &Value) -> Result<Value, ApiError> {
+    pub fn applied(&self, target: &Target, live: &Value) -> Result<Value, ApiError> {
         let mut value = live.clone();
         match (self.kind, target.resource.definition()) {
             (PatchKind::Json, _) => patch::json(&mut value, &self.body),
@@ -77,13 +71,13 @@ impl Patch {
                 Ok(())
             }
         }
-        .map_err(|error| patch_error(target, name, error))?;
+        .map_err(patch_error)?;
         Ok(value)
     }
 }
 
 /// A patch error as clients see it.
-pub fn patch_error(target: &Target, name: &str, error: PatchError) -> ApiError {
+pub fn patch_error(error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(text) => ApiError::bad_request(text),
         PatchError::Unprocessable(_) => ApiError::unprocessable(error.to_string()),
@@ -93,9 +87,6 @@ pub fn patch_error(target: &Target, name: &str, error: PatchError) -> ApiError {
                 .map(|c| json!({"reason": "FieldManagerConflict", "message": c.message, "field": c.field}))
                 .collect();
             ApiError::apply_conflict(&message, causes)
-        }
-        PatchError::Invalid(text) => {
-            ApiError::unprocessable(format!("{} \"{name}\" is invalid: {text}", target.group_kind()))
         }
     }
 }
@@ -125,14 +116,12 @@ async fn server_side_apply(
         let exists = call.api.store.get(target.table, &target.key(&call.info.namespace, &call.info.name)).is_some();
         let outcome = if exists {
             update::change(call, target, part, options, |live| {
-                let value = apply::apply(&target.resource, Some(live), &body, writer, force)
-                    .map_err(|error| patch_error(target, &call.info.name, error))?;
+                let value = apply::apply(&target.resource, Some(live), &body, writer, force).map_err(patch_error)?;
                 Ok(Proposal { value, owned: true })
             })
             .await
         } else if part == Part::Whole {
-            let value = apply::apply(&target.resource, None, &body, writer, force)
-                .map_err(|error| patch_error(target, &call.info.name, error))?;
+            let value = apply::apply(&target.resource, None, &body, writer, force).map_err(patch_error)?;
             create::create(call, target, value, options, true).await
         } else {
             return Err(target.not_found(&call.info.name));

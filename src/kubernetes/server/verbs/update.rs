@@ -5,24 +5,18 @@ use super::{
     options::{self, WriteOptions},
 };
 use crate::{
-    admission,
+    admission::{self, Change, Part},
     auth::escalation,
     patch::apply::{self, Writer},
+    request::{status::ApiError, target::Target},
     schema::defaults,
-    server::{
-        api::Call,
-        status::ApiError,
-        strategy::{self, Change},
-        target::Target,
-    },
+    server::{api::Call, strategy},
     store::{self, CommitError, Expect, Object},
 };
 use axum::body::Body;
 use http::{Response, StatusCode};
 use serde_json::Value;
 use std::sync::Arc;
-
-pub use crate::server::strategy::Part;
 
 /// Replaces the object, or the part of it that a subresource is, by the body.
 pub async fn handle(call: &Call, target: &Target, part: Part) -> Result<Response<Body>, ApiError> {
@@ -83,19 +77,19 @@ pub async fn change(
         let live = target.decode(&object)?;
         let proposal = propose(&live)?;
         check_preconditions(target, name, &live, &proposal.value)?;
-        let change = Change { call, target, old: Some(&live), part, dry_run: options.dry_run };
-        let (value, reserved) = finish(&change, proposal, options)?;
+        let change = call.change(target, Some(&live), part, options.dry_run);
+        let (value, reserved) = finish(call, &change, proposal, options)?;
         if value == live {
             return Ok(Outcome::Stored(object));
         }
-        let _room = admission::quota::reserve(&change, &value)?;
+        let _room = admission::quota::reserve(&call.api.quota, &change, &value)?;
         if options.dry_run {
             return Ok(Outcome::DryRun(value));
         }
         match commit(call, target, &object, &value).await {
             Ok(object) => {
                 reserved.keep();
-                strategy::replaced(&change, &value);
+                strategy::replaced(&call.api, &change, &value);
                 return Ok(Outcome::Stored(object));
             }
             Err(CommitError::Conflict) => {}
@@ -125,11 +119,12 @@ fn check_preconditions(target: &Target, name: &str, live: &Value, new: &Value) -
 
 /// Takes a proposal through strategy, ownership, admission and validation.
 fn finish(
+    call: &Call,
     change: &Change<'_>,
     proposal: Proposal,
     options: &WriteOptions,
 ) -> Result<(Value, strategy::Reserved), ApiError> {
-    let (call, target) = (change.call, change.target);
+    let target = change.target;
     let Some(live) = change.old else { return Ok((proposal.value, strategy::Reserved::default())) };
     let mut value = strategy::metadata::merge(change, live, proposal.value);
     if let Some(definition) = &target.resource.definition {
@@ -137,14 +132,13 @@ fn finish(
     }
     if !proposal.owned {
         let writer = Writer { manager: &options.manager, subresource: &call.info.subresource, now: options.now };
-        apply::track_update(&target.resource, Some(live), &mut value, writer)
-            .map_err(|error| super::patch::patch_error(target, &call.info.name, error))?;
+        apply::track_update(&target.resource, Some(live), &mut value, writer).map_err(super::patch::patch_error)?;
     }
     admission::mutate(change, &mut value)?;
     if target.resource.group == "rbac.authorization.k8s.io" && value["rules"] != live["rules"] {
         escalation::check(&call.api.authorizer, &call.user, &target.resource.name, &value)?;
     }
-    let reserved = strategy::prepare(change, &mut value)?;
+    let reserved = strategy::prepare(&call.api, change, &mut value)?;
     strategy::metadata::generation(change, live, &mut value);
     let causes = strategy::validate(change, &value);
     if !causes.is_empty() {

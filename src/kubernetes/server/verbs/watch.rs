@@ -3,8 +3,9 @@
 use super::list::{revision, selection};
 use crate::{
     codec::Representation,
+    request::{selector::Selection, status::ApiError, target::Target},
     schema::table::partial_metadata,
-    server::{api::Call, response, selector::Selection, status::ApiError, target::Target},
+    server::{api::Call, response},
     store::{Event, EventKind, Object, Subscription},
 };
 use axum::body::Body;
@@ -184,7 +185,6 @@ impl Encoder {
     fn new(call: &Call, target: &Target) -> Self {
         let call = Call {
             api: call.api.clone(),
-            schema: call.schema.clone(),
             info: call.info.clone(),
             user: call.user.clone(),
             headers: call.headers.clone(),

@@ -13,7 +13,7 @@ mod ports;
 pub use exec::ContainerProcess;
 pub use needs::{ContainerName, Needs};
 
-use crate::{engine::ClusterConnection, plan::Container, store::StepLog};
+use crate::{connections::ClusterConnection, plan::Container, store::StepLog};
 use aksim_cluster::provider::ClusterProvider;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};

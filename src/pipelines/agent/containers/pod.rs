@@ -1,7 +1,7 @@
 //! A container of a pipeline as a pod.
 
 use super::{CONTAINER_LABEL, MANAGED_BY, needs::ContainerName};
-use crate::{plan::Container, steps::docker::words};
+use crate::{agent::command_line::words, plan::Container};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 use std::path::Path;

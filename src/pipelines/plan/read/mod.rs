@@ -10,12 +10,12 @@ mod step;
 mod triggers;
 mod variables;
 
-use super::{Gap, Plan, Pool, Standing, TemplateSource, graph};
+use super::{Gap, Plan, Pool, Standing, graph};
 use crate::{
     error::PipelineError,
     expression::Value,
-    fidelity,
-    template::{FileRef, Loader},
+    plan::fidelity,
+    template::{FileRef, Loader, TemplateSource},
     yaml::{Mark, parse},
 };
 use indexmap::IndexMap;

@@ -147,7 +147,7 @@ impl Reader<'_> {
             if !seen.insert(name.to_lowercase()) {
                 let message =
                     format!("The step name {name} appears more than once. Step names must be unique within a job.");
-                self.loader.errors.push(crate::PipelineError::new(step.location.clone(), message));
+                self.loader.errors.push(crate::error::PipelineError::new(step.location.clone(), message));
             }
         }
         steps

@@ -1,7 +1,7 @@
 //! How every construct of Azure Pipelines stands here, as data: `constructs.toml`. Tasks have their own table,
-//! [`super::plan::tasks`].
+//! [`super::tasks`].
 
-use super::plan::{Standing, tasks};
+use super::{Standing, tasks};
 use serde::{Deserialize, Serialize};
 use std::sync::OnceLock;
 
@@ -71,14 +71,14 @@ mod tests {
         }
         // Every name the reader notes has a line, or a typing mistake would hide a gap.
         let sources = [
-            include_str!("../plan/read/job.rs"),
-            include_str!("../plan/read/deployment.rs"),
-            include_str!("../plan/read/pipeline.rs"),
-            include_str!("../plan/read/resources.rs"),
-            include_str!("../plan/read/stage.rs"),
-            include_str!("../plan/read/step.rs"),
-            include_str!("../plan/read/triggers.rs"),
-            include_str!("../plan/read/variables.rs"),
+            include_str!("../read/job.rs"),
+            include_str!("../read/deployment.rs"),
+            include_str!("../read/pipeline.rs"),
+            include_str!("../read/resources.rs"),
+            include_str!("../read/stage.rs"),
+            include_str!("../read/step.rs"),
+            include_str!("../read/triggers.rs"),
+            include_str!("../read/variables.rs"),
         ];
         let mut found = 0;
         for text in sources {

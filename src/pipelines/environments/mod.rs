@@ -1,5 +1,7 @@
 //! Environments, the approvals that they ask for, and what was deployed to them.
 
+pub(crate) mod lock;
+
 use crate::store::{StoreError, file_error};
 use aksim_runtime::files::{PRIVATE, write_atomic};
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! Logging commands, obeyed: one line each in the table.
 
-use super::step::{StepContext, issue};
+use super::{StepContext, issue};
 use crate::{
     artifacts,
     logging::command::LoggingCommand,
@@ -214,7 +214,7 @@ pub(super) fn upload(step: &StepContext<'_>, command: &LoggingCommand) -> Result
         "artifact.upload" => {
             let artifact =
                 command.property("artifactname").filter(|n| !n.is_empty()).ok_or("Artifact Name is required.")?;
-            artifacts::publish(run, artifact, &path, "Container").map_err(|e| e.to_string())?;
+            run.publish(artifact, &path, "Container").map_err(|e| e.to_string())?;
             Ok(())
         }
         "task.uploadsummary" => artifacts::attach(&path, &folder.join("summary"), &name),

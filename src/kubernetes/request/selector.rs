@@ -242,11 +242,6 @@ impl FieldSelector {
         self.0.is_empty()
     }
 
-    /// The one name it selects, if it does.
-    pub fn name(&self) -> Option<&str> {
-        self.0.iter().find(|(field, equal, _)| *field == Field::Name && *equal).map(|(_, _, name)| name.as_str())
-    }
-
     fn matches(&self, key: &Key, header: &Header) -> bool {
         self.0.iter().all(|(field, equal, want)| {
             let have = match field {

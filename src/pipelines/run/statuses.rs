@@ -1,8 +1,8 @@
 //! Commit statuses at the Git host, as GitHub's REST API takes them.
 
 use crate::{
+    context::journey::first_error,
     engine::Engine,
-    run::first_error,
     store::record::{Outcome, RunRecord, State},
 };
 use serde_json::json;
