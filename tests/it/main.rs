@@ -1,5 +1,6 @@
 //! One integration binary: real environments on free ports in temporary homes, side by side.
 
+mod architecture;
 mod bad_environment;
 mod bad_input;
 mod container_jobs;
