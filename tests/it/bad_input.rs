@@ -1,7 +1,7 @@
 //! Bad input: one clear screen, the right exit code, nothing left behind.
 
 use crate::{
-    environment::{daemon, eventually, pods, traces},
+    environment::{eventually, kill_9, pods, traces},
     support::{Project, text},
 };
 use nix::{
@@ -57,7 +57,7 @@ fn pods_outlive_a_start_that_fails() {
     let project = Project::busybox("fails-later");
     project.up();
     let before = pods(&project);
-    kill(Pid::from_raw(daemon(&project)), Signal::SIGKILL).unwrap();
+    kill_9(&project);
     let config = std::fs::read_to_string(project.path("aksim.toml")).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

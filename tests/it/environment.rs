@@ -1,6 +1,10 @@
 //! A whole environment with a small service: up, save, kill -9, down.
 
 use crate::support::{Project, text};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     path::Path,
     process::Command,
@@ -73,9 +77,7 @@ fn a_service_is_served_changed_and_survives_kill_9() {
     let info = std::fs::read_to_string(project.environment_home().join("environment.json")).unwrap();
     let world: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert!(world["ports"]["registry"].is_number());
-    let pid = daemon(&project);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    eventually("the process is gone", || (!alive(pid)).then_some(()));
+    gone(kill_9(&project));
     project.up();
     assert_eq!(pods(&project), before, "pods were restarted");
     assert_eq!(page(&project, "/index.html").as_deref(), Some("first\n"));
@@ -111,15 +113,11 @@ fn an_environment_runs_once_and_a_killed_one_is_followed_at_once() {
     assert_eq!(again.status.code(), Some(1), "{}", text(&again));
     let said = text(&again);
     assert!(said.contains("the environment is running already") && said.contains("hint: `aksim status`"), "{said}");
-    let killed = || {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(daemon(&project)), nix::sys::signal::Signal::SIGKILL)
-            .unwrap();
-    };
     for _ in 0..5 {
-        killed();
+        kill_9(&project);
         project.up();
     }
-    killed();
+    kill_9(&project);
     project.ok(&["down", "--purge"]);
     assert_eq!(traces(project.home()), Vec::<String>::new());
 }
@@ -159,7 +157,20 @@ fn after_down_and_up_a_pod_has_one_address() {
     assert_eq!(serving, wanted, "the Service has other addresses than the pods; before: {first:?}");
 }
 
-pub fn daemon(project: &Project) -> i32 {
+/// `kill -9` of the running aksim of a project, which may be dying for a moment longer: its process id.
+pub fn kill_9(project: &Project) -> Pid {
+    let pid = daemon(project);
+    kill(pid, Signal::SIGKILL).unwrap();
+    pid
+}
+
+/// Waits until a process has ended.
+pub fn gone(pid: Pid) {
+    eventually("the process is gone", || (!alive(pid)).then_some(()));
+}
+
+/// The process of a detached aksim.
+fn daemon(project: &Project) -> Pid {
     let home = project.home().display().to_string();
     let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let environment = std::fs::read(entry.path().join("environ")).ok()?;
@@ -168,10 +179,10 @@ pub fn daemon(project: &Project) -> i32 {
         (ours && command.contains(" up") && !command.contains("__"))
             .then(|| entry.file_name().to_string_lossy().parse().ok())?
     });
-    found.expect("the detached aksim was not found")
+    Pid::from_raw(found.expect("the detached aksim was not found"))
 }
 
-pub fn alive(pid: i32) -> bool {
+fn alive(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !stat.is_empty() && !stat.contains(") Z ")
 }

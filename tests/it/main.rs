@@ -1,5 +1,6 @@
 //! One integration binary: real environments on free ports in temporary homes, side by side.
 
+mod architecture;
 mod bad_environment;
 mod bad_input;
 mod container_jobs;
@@ -16,9 +17,6 @@ mod kubectl;
 mod kubectl_debug;
 mod kubectl_workloads;
 mod pipelines;
-mod pipelines_golden;
-mod pipelines_plan;
-mod pipelines_tasks;
 mod provider;
 mod registry;
 mod rollout;

@@ -1,7 +1,7 @@
 //! Claims, volumes, quotas and limits, as kubectl and pods see them.
 
 use crate::{
-    environment::{alive, daemon, eventually},
+    environment::{eventually, gone, kill_9},
     support::{Project, text},
 };
 use aksim::{
@@ -122,9 +122,7 @@ fn data_outlives_pods_and_kill_9_and_goes_with_its_claim() {
     assert!(less.contains("field can not be less than status.capacity"), "{less}");
 
     // kill -9, then up.
-    let pid = daemon(&project);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    eventually("the process is gone", || (!alive(pid)).then_some(()));
+    gone(kill_9(&project));
     project.up();
     assert_eq!(ok(&project, "get pvc data -o jsonpath={.status.phase}/{.spec.volumeName}"), format!("Bound/{volume}"));
     assert_eq!(ok(&project, "exec reader -- /bin/busybox cat /part/file"), "kept\n");

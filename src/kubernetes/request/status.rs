@@ -221,6 +221,16 @@ impl ApiError {
         let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         self.with_details(json!({"causes": [cause], "retryAfterSeconds": 1}))
     }
+    /// The error with the time after which clients ask again by themselves; without one they leave it at the answer.
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
+        let details = self.0.details.get_or_insert_with(|| json!({}));
+        details["retryAfterSeconds"] = seconds.into();
+        self
+    }
+    /// Seconds after which clients ask again by themselves.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.0.details.as_ref()?["retryAfterSeconds"].as_u64()
+    }
     /// HTTP code.
     pub fn code(&self) -> StatusCode {
         self.0.code

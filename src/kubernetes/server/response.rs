@@ -102,8 +102,8 @@ pub fn error(error: &ApiError, accept: Option<&str>) -> Response<Body> {
         Ok(encoded) => bytes(error.code(), media.as_str(), encoded),
         Err(_) => json(error.code(), &status),
     };
-    if error.code() == StatusCode::TOO_MANY_REQUESTS {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+    if let Some(seconds) = error.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     response
 }

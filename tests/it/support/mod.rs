@@ -125,6 +125,8 @@ impl Project {
             .env("CI", "true")
             .env("NO_COLOR", "1")
             .env_remove("AKSIM_PROJECT")
+            // It is for the test binaries: see `.ci/run`.
+            .env_remove("RUSTC_BOOTSTRAP")
             .stdin(Stdio::null());
         command
     }

@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 const BUDGETS: &str = "poddisruptionbudgets.policy";
+/// Seconds after which a budget that is being processed may be asked again. One that is used up names no time: clients
+/// would repeat the request unseen, ten times, where `kubectl drain` says why it waits.
+const BUSY: u64 = 10;
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 /// Evictions of one budget that its controller has not seen take effect.
 const MOST_DISRUPTED: usize = 2000;
@@ -118,7 +121,8 @@ fn refusal(budget: &Value) -> Option<ApiError> {
         Some(ApiError::too_many_requests(VIOLATES, vec![json!({"reason": "DisruptionBudget", "message": message})]))
     };
     if number(budget, "observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-        return refuse(format!("The disruption budget {name} is still being processed by the server."));
+        let refused = refuse(format!("The disruption budget {name} is still being processed by the server."));
+        return refused.map(|error| error.with_retry_after(BUSY));
     }
     let disrupted = budget["status"]["disruptedPods"].as_object().map_or(0, serde_json::Map::len);
     if disrupted > MOST_DISRUPTED {
@@ -203,6 +207,17 @@ mod tests {
         let failed = json!({"observedGeneration": 1, "conditions": [
             {"type": "DisruptionAllowed", "reason": "SyncFailed", "message": "no scale"}]});
         assert!(of(failed).unwrap().ends_with("because it failed sync: no scale"));
+    }
+
+    /// Clients repeat a request by themselves when the answer has the header.
+    #[test]
+    fn only_a_budget_that_is_being_processed_is_asked_again() {
+        let header = |status: Value| {
+            let answer = response::error(&refusal(&budget(json!({}), status)).unwrap(), None);
+            answer.headers().get(http::header::RETRY_AFTER).map(|seconds| seconds.to_str().unwrap().to_owned())
+        };
+        assert_eq!(header(json!({"observedGeneration": 0})), Some("10".into()));
+        assert_eq!(header(json!({"observedGeneration": 1, "disruptionsAllowed": 0})), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Golden pipelines of `fixtures/pipelines` that need nothing but an agent, run to their end.
 
-use crate::pipelines::{Repository, Service, stage_result, succeeded};
+use super::support::{Repository, Service, stage_result, succeeded};
 use aksim::pipelines::record::{Outcome, RunRequest};
 use std::path::Path;
 
