@@ -302,12 +302,15 @@ pub struct DemoArgs {
     /// Leave it running and say what to try next.
     #[arg(long)]
     pub keep: bool,
-    /// Leave out the scenarios of the four properties (about five minutes).
+    /// Leave out the scenarios of the four properties (about two minutes).
     #[arg(long)]
     pub without_properties: bool,
-    /// Working folder; a new one in the temporary folder when absent.
+    /// Working folder; one in the cache folder when absent.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Form of the data.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `aksim scenario`

@@ -50,7 +50,7 @@ pub async fn run(context: &Context, args: UpArgs, logs: bool) -> Result<(), Fail
     let config = context.config()?;
     let home = context.home(&config)?;
     if args.detach {
-        return detach(context, &args).await;
+        return detach(context, &args, std::future::pending()).await;
     }
     let detached = std::env::var_os(DETACHED).is_some();
     let dashboard = !detached && !args.no_dashboard && !logs && output::interactive();
@@ -259,8 +259,8 @@ fn init_tracing(verbose: u8, to_file: bool, home: &Home) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Starts aksim behind and returns once the environment answers.
-async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
+/// Starts aksim behind and returns once the environment answers; ends it again if `stop` comes before.
+pub async fn detach(context: &Context, args: &UpArgs, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let config = context.config()?;
     let home = context.home(&config)?;
     std::fs::create_dir_all(home.logs())?;
@@ -283,7 +283,16 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
     let mut lines = BufReader::new(stdout).lines();
     let progress = progress();
     let mut told: Option<(String, Option<String>)> = None;
-    while let Some(line) = lines.next_line().await? {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let line = tokio::select! {
+            line = lines.next_line() => line?,
+            () = &mut stop => {
+                progress.finish_and_clear();
+                return end_start(child).await;
+            }
+        };
+        let Some(line) = line else { break };
         if let Some(text) = line.strip_prefix(ERROR_PREFIX) {
             told = serde_json::from_str(text).ok();
             continue;
@@ -307,6 +316,18 @@ async fn detach(context: &Context, args: &UpArgs) -> Result<(), Failure> {
     }
     progress.finish_and_clear();
     Err(not_started(child.wait().await?, told, &home))
+}
+
+/// Interrupts an aksim that is bringing its environment up, and waits until it has ended what it started.
+async fn end_start(mut child: tokio::process::Child) -> Result<(), Failure> {
+    if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
+        // One that has ended meanwhile is what is wanted.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(id), nix::sys::signal::Signal::SIGINT);
+    }
+    if tokio::time::timeout(DOWN_DEADLINE, child.wait()).await.is_err() {
+        child.kill().await?;
+    }
+    Err(Failure::new(Code::Interrupted, "interrupted"))
 }
 
 /// Why a detached aksim ended before its environment was up.

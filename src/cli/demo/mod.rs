@@ -4,8 +4,10 @@
 mod browser;
 mod delivery;
 mod edits;
-mod project;
+mod ending;
+pub mod project;
 mod properties;
+mod report;
 mod rows;
 
 use super::{
@@ -13,28 +15,22 @@ use super::{
     context::Context,
     doctor::{self, Need},
     failure::{Code, Failure},
-    output::{self, Table},
+    output::{self, Format},
     up,
 };
 use crate::args::{DownArgs, UpArgs};
 use aksim_config::{Config, home::Home};
 use aksim_model::world::World;
 use aksim_runtime::control::ControlClient;
+use report::Report;
 use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 /// What a step found, or why it failed.
 pub type Evidence = Result<String, String>;
-
-/// A step with its outcome.
-struct Step {
-    row: &'static str,
-    what: &'static str,
-    evidence: Evidence,
-    took: Duration,
-}
 
 /// What the steps look at.
 pub struct Shop {
@@ -66,28 +62,62 @@ impl Shop {
 
 /// Runs the demonstration.
 pub async fn run(args: DemoArgs) -> Result<(), Failure> {
-    if args.fix {
-        doctor::install_missing(&[Need::Run]).await?;
-    }
     let folder = match &args.dir {
         Some(dir) => std::path::absolute(dir)?,
         None => default_folder()?,
     };
-    let written = project::write(&folder)?;
-    eprintln!("the sample shop is in {} ({written} file(s) written)", folder.display());
-    delivery::make_checkout(&folder).await.map_err(Failure::other)?;
-    let context = Context::new(Some(folder.clone()), 0);
-    let started = Instant::now();
-    let upped = up::run(&context, up_args(), false).await;
-    let outcome = match upped {
-        Ok(()) => walk(&context, started.elapsed(), !args.without_properties).await,
+    let stop = CancellationToken::new();
+    ending::until_interrupted(demonstrate(&args, &folder, &stop), &stop, &folder).await
+}
+
+/// Everything from the sample's files to the end of the environment, which comes early once `stop` is cancelled.
+async fn demonstrate(args: &DemoArgs, folder: &Path, stop: &CancellationToken) -> Result<(), Failure> {
+    let prepared = stop.run_until_cancelled(prepare(args, folder)).await;
+    prepared.unwrap_or_else(|| Err(ending::interrupted()))?;
+    let context = Context::new(Some(folder.to_owned()), 0);
+    let mut report = Report::new(Instant::now());
+    let outcome = match start(&context, args, stop).await {
+        Ok(()) => {
+            let walked = stop.run_until_cancelled(walk(&context, !args.without_properties, &mut report)).await;
+            walked.unwrap_or_else(|| Err(ending::interrupted()))
+        }
         Err(failure) => Err(failure),
     };
+    let outcome = outcome.and_then(|()| report.print(args.output.output));
+    if args.keep && stop.is_cancelled() {
+        return outcome.map_err(|failure| failure.hint(format!("stop it: {}", ending::way_to_stop(folder))));
+    }
     if args.keep && outcome.is_ok() {
-        return next_steps(&context).await;
+        return next_steps(&context, args.output.output).await;
     }
     let down = up::down(&context, &DownArgs { purge: true }).await;
-    outcome.and(down)
+    match (outcome, down) {
+        (Err(failure), Err(down)) => {
+            let message = format!("{}; then: {}", failure.message, down.message);
+            Err(Failure { code: failure.code, message, hint: Some(ending::way_to_stop(folder)) })
+        }
+        (outcome, down) => outcome.and(down),
+    }
+}
+
+/// The sample's files, its crates, and a checkout of it.
+async fn prepare(args: &DemoArgs, folder: &Path) -> Result<(), Failure> {
+    let needs: &[Need] = if args.fix { &[Need::Run, Need::Demo] } else { &[Need::Demo] };
+    doctor::install_missing(needs).await?;
+    let written = project::write(folder)?;
+    eprintln!("the sample shop is in {} ({written} file(s) written)", folder.display());
+    delivery::make_checkout(folder).await.map_err(Failure::other)
+}
+
+/// Brings the environment up. One that is to be kept goes on by itself when the demonstration is interrupted.
+async fn start(context: &Context, args: &DemoArgs, stop: &CancellationToken) -> Result<(), Failure> {
+    let up_args = UpArgs { detach: true, no_dashboard: true, no_watch: false, kubeconfig: None };
+    if !args.keep {
+        let upped = up::detach(context, &up_args, stop.cancelled()).await;
+        return upped.map_err(|failure| if stop.is_cancelled() { ending::interrupted() } else { failure });
+    }
+    let up = up::detach(context, &up_args, std::future::pending());
+    stop.run_until_cancelled(up).await.unwrap_or_else(|| Err(ending::interrupted()))
 }
 
 fn default_folder() -> Result<PathBuf, Failure> {
@@ -97,23 +127,18 @@ fn default_folder() -> Result<PathBuf, Failure> {
     Ok(home.cache().join("demo/shop"))
 }
 
-fn up_args() -> UpArgs {
-    UpArgs { detach: true, no_dashboard: true, no_watch: false, kubeconfig: None }
-}
-
-/// Walks the rows, prints the table, fails if a step did.
-async fn walk(context: &Context, up: Duration, properties: bool) -> Result<(), Failure> {
+/// Walks the rows and the properties.
+async fn walk(context: &Context, properties: bool, report: &mut Report) -> Result<(), Failure> {
+    let up = report.elapsed();
     let (config, home, control) = context.running()?;
     let world = control.world().await?;
     let shop = Shop { config, home, control, world, client: context.kubernetes().await? };
-    let mut steps = vec![Step { row: "-", what: "environment up", evidence: Ok(summary(&shop.world)), took: up }];
+    report.row(None, "environment up", Ok(summary(&shop.world)), up);
     macro_rules! step {
         ($row:literal, $what:literal, $future:expr) => {{
             let begun = Instant::now();
             let evidence = $future.await;
-            let mark = if evidence.is_ok() { "ok" } else { "FAILED" };
-            eprintln!("{mark}: {}", $what);
-            steps.push(Step { row: $row, what: $what, evidence, took: begun.elapsed() });
+            report.row(Some($row), $what, evidence, begun.elapsed());
         }};
     }
     step!("1", "the project is pushed to the Git host", delivery::push(&shop));
@@ -139,12 +164,13 @@ async fn walk(context: &Context, up: Duration, properties: bool) -> Result<(), F
         step!("1-5", "built, tested, pushed, deployed, served", delivery::delivered(&shop, change));
     }
     if properties {
-        step!("-", "horizontal scaling", properties::scenario(&shop, "horizontal-scaling"));
-        step!("-", "self-healing", properties::scenario(&shop, "self-healing"));
-        step!("-", "load balancing", properties::scenario(&shop, "load-balancing"));
-        step!("-", "secret management", properties::scenario(&shop, "secret-management"));
+        for (name, scenario) in properties::ALL {
+            let begun = Instant::now();
+            let evidence = properties::scenario(&shop, scenario).await;
+            report.property(name, evidence, begun.elapsed());
+        }
     }
-    print(&steps)
+    Ok(())
 }
 
 fn summary(world: &World) -> String {
@@ -152,30 +178,13 @@ fn summary(world: &World) -> String {
     format!("{}; {} services", names.join(", "), world.services.len())
 }
 
-fn print(steps: &[Step]) -> Result<(), Failure> {
-    let mut table = Table::new(&["ROW", "STEP", "MS", "EVIDENCE"]);
-    for step in steps {
-        let evidence = match &step.evidence {
-            Ok(found) => found.clone(),
-            Err(why) => format!("FAILED: {why}"),
-        };
-        table.row([step.row.into(), step.what.into(), step.took.as_millis().to_string(), evidence]);
-    }
-    output::text(&table.render())?;
-    let failed = steps.iter().filter(|s| s.evidence.is_err()).count();
-    match failed {
-        0 => Ok(()),
-        _ => Err(Failure::new(Code::Check, format!("{failed} of {} steps failed", steps.len()))),
-    }
-}
-
-async fn next_steps(context: &Context) -> Result<(), Failure> {
+async fn next_steps(context: &Context, format: Format) -> Result<(), Failure> {
     let (config, _, control) = context.running()?;
     let world = control.world().await?;
     let urls = world.services.values().flat_map(|s| &s.endpoints).map(|e| format!("  {}\n", e.url)).collect::<String>();
     let users: Vec<&str> = config.users.iter().map(|u| u.name.as_str()).collect();
     let folder = config.root.display();
-    output::text(&format!(
+    let text = format!(
         "\nThe shop keeps running.\n{urls}  users: {} (password: {})\n\nFive things to try:\n\
          1. cd {folder}; aksim dashboard\n\
          2. change a colour in web/static/style.css and reload the page\n\
@@ -184,5 +193,13 @@ async fn next_steps(context: &Context) -> Result<(), Failure> {
          5. break the code and save: the old version keeps serving\n\nStop it: aksim down --purge\n",
         users.join(", "),
         aksim_identity::DEVELOPMENT_PASSWORD,
-    ))
+    );
+    match format {
+        Format::Table | Format::Wide => output::text(&text),
+        // Standard output is for data.
+        Format::Json | Format::Yaml | Format::Name => {
+            eprint!("{text}");
+            Ok(())
+        }
+    }
 }

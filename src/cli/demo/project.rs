@@ -36,6 +36,12 @@ pub fn write(folder: &Path) -> Result<usize, Failure> {
     Ok(written)
 }
 
+/// Arguments of cargo that fetch what the sample in `folder` depends on.
+pub fn fetch(folder: &Path) -> [String; 4] {
+    let manifest = folder.join("Cargo.toml").display().to_string();
+    ["fetch".to_owned(), "--locked".to_owned(), "--manifest-path".to_owned(), manifest]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

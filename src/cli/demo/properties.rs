@@ -5,6 +5,14 @@ use aksim_scenarios::{Environment, Options, Outcome, library, run};
 use std::collections::BTreeMap;
 use tokio_util::sync::CancellationToken;
 
+/// The properties, each with its scenario.
+pub const ALL: [(&str, &str); 4] = [
+    ("horizontal scaling", "horizontal-scaling"),
+    ("self-healing", "self-healing"),
+    ("load balancing", "load-balancing"),
+    ("secret management", "secret-management"),
+];
+
 /// Runs a scenario against the shop; what its load and its steps found.
 pub async fn scenario(shop: &Shop, name: &str) -> Evidence {
     let text = |error: &dyn std::error::Error| error.to_string();

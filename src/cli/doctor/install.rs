@@ -1,7 +1,10 @@
 //! Installers: the system's package manager, pip into a virtual environment, kubectl.
 
 use super::table::{Check, Install, tools};
-use crate::failure::{Code, Failure};
+use crate::{
+    demo::project,
+    failure::{Code, Failure},
+};
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::process::Command;
 
@@ -14,11 +17,13 @@ pub async fn all(missing: &[&Check]) -> Result<(), Failure> {
         eprintln!("installing {}: {}", check.name, check.install.hint());
     }
     let (mut apt, mut pip, mut kubectl, mut by_hand) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut with_crates = false;
     for check in missing {
         match check.install {
             Install::Apt(packages) => apt.extend_from_slice(packages),
             Install::Pip(packages) => pip.extend_from_slice(packages),
             Install::Kubectl(minor) => kubectl.push(minor),
+            Install::Crates => with_crates = true,
             Install::ByHand(hint) => by_hand.push((check.name, hint)),
         }
     }
@@ -39,7 +44,24 @@ pub async fn all(missing: &[&Check]) -> Result<(), Failure> {
     for minor in kubectl {
         install_kubectl(minor).await?;
     }
-    Ok(())
+    match with_crates {
+        true => fetch_crates().await,
+        false => Ok(()),
+    }
+}
+
+/// What the sample shop is compiled from; with it, compiling needs no network.
+async fn fetch_crates() -> Result<(), Failure> {
+    if which("cargo").is_none() {
+        return Err(Failure::new(Code::Environment, "the sample shop is built with cargo, which is not installed")
+            .hint("install Rust (https://rustup.rs)"));
+    }
+    let folder = tempfile::tempdir()?;
+    project::write(folder.path())?;
+    let arguments = project::fetch(folder.path());
+    run("cargo", &arguments.each_ref().map(String::as_str), &[]).await.map_err(|failure| {
+        failure.hint("connect to the network once and run `aksim demo --fix`; the demo needs none afterwards")
+    })
 }
 
 async fn apt_get(packages: &[&str]) -> Result<(), Failure> {

@@ -26,7 +26,7 @@ struct Finding {
 /// Prints findings; installs what is missing with `--fix`.
 pub async fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if args.fix {
-        install_missing(&[Need::Run, Need::Test]).await?;
+        install_missing(&[Need::Run, Need::Test, Need::Demo]).await?;
     }
     let findings: Vec<Finding> = CHECKS.iter().map(look).collect();
     let table = |_| {

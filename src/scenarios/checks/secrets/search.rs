@@ -40,6 +40,7 @@ pub async fn values(client: &Client) -> Result<BTreeMap<String, String>, Scenari
 }
 
 /// What is looked for: each value as it is and as base64.
+#[derive(Clone)]
 pub struct Needles {
     automaton: AhoCorasick,
     names: Vec<String>,
