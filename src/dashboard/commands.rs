@@ -121,12 +121,6 @@ fn unknown_service(name: &str, services: &[String]) -> String {
     }
 }
 
-/// What is spelled nearly as what was given.
-fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|known| (strsim::jaro_winkler(given, known), known));
-    scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.7).map(|(_, known)| known)
-}
-
 /// Lines that `line` may become, in the order of the table.
 pub fn complete(line: &str, services: &[String]) -> Vec<String> {
     let line = line.trim_start();

@@ -18,7 +18,6 @@ use aksim_runtime::net::SharedDialer;
 use answer::Answer;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use observed::Observed;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use crate::logging::mask::SecretMasker;
 use aksim_cluster::processes::signal_marked;
 use aksim_runtime::process::{End, end, signal_group};
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     ffi::OsString,

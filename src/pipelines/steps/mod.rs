@@ -91,10 +91,10 @@ mod tests {
         let inputs = if inputs.is_empty() { inputs } else { format!("  inputs:\n{inputs}") };
         let text = format!("steps:\n- task: {reference}\n{inputs}");
         struct NoTemplates;
-        impl crate::plan::TemplateSource for NoTemplates {
-            fn read(&self, at: crate::plan::RepositoryRef<'_>, path: &str) -> Result<String, crate::plan::SourceError> {
+        impl crate::TemplateSource for NoTemplates {
+            fn read(&self, at: crate::RepositoryRef<'_>, path: &str) -> Result<String, crate::SourceError> {
                 let (repository, path) = (at.alias.to_owned(), path.to_owned());
-                Err(crate::plan::SourceError::NotFound { repository, path })
+                Err(crate::SourceError::NotFound { repository, path })
             }
         }
         crate::load(&text, "a.yml", &NoTemplates, &Default::default(), &Default::default())

@@ -1,6 +1,6 @@
 //! What `KubernetesManifest@1` tells of its rollouts.
 
-use crate::run::{StepContext, TaskError};
+use crate::context::{StepContext, TaskError};
 use aksim_cluster::{
     deploy::{Applied, DeployError, Step},
     rollout::RolloutError,
