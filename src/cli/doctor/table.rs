@@ -53,7 +53,7 @@ impl Install {
             Self::Apt(packages) => format!("apt-get install {}", packages.join(" ")),
             Self::Pip(packages) => format!("pip install {}", packages.join(" ")),
             Self::Kubectl(minor) => format!("install kubectl 1.{minor}"),
-            Self::Crates => "aksim demo --fix (the network is needed this once)".to_owned(),
+            Self::Crates => "cargo fetch, over the network this once (aksim demo --fix)".to_owned(),
             Self::ByHand(hint) => (*hint).to_owned(),
         }
     }
