@@ -34,7 +34,9 @@ pub fn by_template<'p>(
             hash.is_some_and(|hash| pod.labels().get(REVISION_LABEL).is_some_and(|label| label == hash))
         }
         Membership::UpdateRevision => {
-            let revision = object["status"]["updateRevision"].as_str();
+            // Until the spec has been observed, the revision is that of the spec before.
+            let observed = object["status"]["observedGeneration"].as_i64() >= object["metadata"]["generation"].as_i64();
+            let revision = object["status"]["updateRevision"].as_str().filter(|_| observed);
             revision.is_some_and(|wanted| pod.labels().get(REVISION_LABEL).is_some_and(|label| label == wanted))
         }
         _ => true,

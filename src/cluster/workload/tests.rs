@@ -172,6 +172,16 @@ fn a_stateful_set() {
 }
 
 #[test]
+fn a_stateful_set_that_has_not_observed_its_spec_has_no_new_pods() {
+    let pods = [pod("it-0", "it", labelled("it-2"))];
+    for (observed, new) in [(1, 0), (2, 1)] {
+        let (kind, mut set) = stateful_set(json!({}), 1, 1);
+        set["status"]["observedGeneration"] = observed.into();
+        assert_eq!(by_template(kind, &set, &[], pods.iter()).0.len(), new);
+    }
+}
+
+#[test]
 fn a_partition_is_waited_for_as_far_as_it_goes() {
     let partition = |n: i64| json!({"updateStrategy": {"rollingUpdate": {"partition": n}}});
     waits(judged(&stateful_set(partition(1), 0, 2), &[], &[]), "0 of 1 new pods");
