@@ -104,11 +104,11 @@ mod tests {
     /// The call that the plan of one step has.
     fn call_of(plan: &crate::plan::Plan) -> crate::plan::TaskCall {
         let crate::plan::Work::Steps(steps) = &plan.stages[0].jobs[0].work else { panic!("no steps: {plan:?}") };
-        let calls = steps.iter().filter_map(|step| match &step.action {
+        let mut calls = steps.iter().filter_map(|step| match &step.action {
             crate::plan::Action::Task(call) => Some(call.clone()),
             _ => None,
         });
-        calls.last().unwrap_or_else(|| panic!("no task: {plan:?}"))
+        calls.next_back().unwrap_or_else(|| panic!("no task: {plan:?}"))
     }
 
     #[test]
