@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Queue of namespaces, fed by quotas, by pods that end, and by everything that comes and goes
-/// ([`Context::content_changed`]).
+/// (`Context::content_changed`).
 pub fn register(context: &Arc<Context>) -> WorkQueue<ObjectKey> {
     let queue = context.counted.clone();
     let own = queue.clone();

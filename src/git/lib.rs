@@ -2,7 +2,7 @@
 //!
 //! Bare repositories at `https://127.0.0.1:PORT/ORGANIZATION/REPOSITORY.git` over smart HTTP,
 //! personal and Entra access tokens, protected branches, webhooks, commit statuses, and the part
-//! of GitHub's REST API that CI systems use ([`api`]).
+//! of GitHub's REST API that CI systems use (`api`).
 //!
 //! Differs from GitHub on purpose: every repository is private and everybody with access to the
 //! host has the same access to all of them; `push` and `ping` are the only events; webhooks are

@@ -1,9 +1,9 @@
 //! Composition root: builds the components of an environment, wires them, runs and stops them.
 //!
-//! [`ground`] is what every start begins with: state, events, CA. On it stand the parts, a file each, wired and
-//! listed in [`start`]: first every listener is taken, so that the table of Azure names is whole before anything
+//! `ground` is what every start begins with: state, events, CA. On it stand the parts, a file each, wired and
+//! listed in `start`: first every listener is taken, so that the table of Azure names is whole before anything
 //! uses it, then they start in the order of the list, and stop in reverse. Which cluster the workloads run in is
-//! the project's choice from [`providers`].
+//! the project's choice from `providers`.
 
 mod cluster;
 mod commands;

@@ -49,7 +49,7 @@ pub struct Plan {
     /// `sequential` or `runLatest`, for exclusive locks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_behavior: Option<String>,
-    /// Stages in order of the file; [`Stage::depends_on`] says which wait. A file without stages has one,
+    /// Stages in order of the file; `Stage::depends_on` says which wait. A file without stages has one,
     /// named `__default`.
     pub stages: Vec<Stage>,
     /// What this pipeline uses that is not done, or done otherwise, here.
