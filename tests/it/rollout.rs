@@ -91,7 +91,7 @@ fn client(project: &Project) -> reqwest::Client {
         .unwrap()
 }
 
-/// A workload whose pods run a line of the shell; `ACR` and `NAME` stand for the registry and the service.
+/// A workload whose pods run a line of the shell; its image has its name.
 fn workload(kind: &str, name: &str, shell: &str) -> String {
     let spec = match kind {
         "Job" => "backoffLimit: 0".to_owned(),
@@ -102,7 +102,7 @@ fn workload(kind: &str, name: &str, shell: &str) -> String {
     };
     let (api_version, restart) = if kind == "Job" { ("batch/v1", "Never") } else { ("apps/v1", "Always") };
     format!(
-        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      restartPolicy: {restart}\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        image: itdeployacr.azurecr.io/box:dev\n        args: [\"sh\", \"-c\", \"{shell}\"]\n"
+        "apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      restartPolicy: {restart}\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        image: itdeployacr.azurecr.io/{name}:dev\n        args: [\"sh\", \"-c\", \"{shell}\"]\n"
     )
 }
 
@@ -128,9 +128,7 @@ steps:
 fn services(all: &[(&str, &str, &str)]) -> Project {
     let mut config = "name = \"it-deploy\"\n".to_owned();
     for (name, ..) in all {
-        config += &format!(
-            "\n[[service]]\nname = \"{name}\"\npath = \"box\"\nimage = \"box\"\nmanifests = [\"k8s/{name}.yaml\"]\n"
-        );
+        config += &format!("\n[[service]]\nname = \"{name}\"\npath = \"box\"\nmanifests = [\"k8s/{name}.yaml\"]\n");
     }
     let project = Project::new(&config);
     project.write(
@@ -192,8 +190,11 @@ fn a_pipeline_waits_as_the_inner_loop_does(project: &Project) {
         project.kubectl(&["get", "deployment", "slow", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
     let image = String::from_utf8(image.stdout).unwrap();
     project.write("azure-pipelines.yml", &PIPELINE.replace("IMAGE", &image));
-    project.write("pipeline/late.yaml", &(workload("Deployment", "late", SLOW) + &service("late")));
-    project.write("pipeline/broken.yaml", &workload("StatefulSet", "wrong", EXITS));
+    let of_slow = |name: &str, kind: &str, shell: &str| {
+        workload(kind, name, shell).replace(&format!("azurecr.io/{name}:"), "azurecr.io/slow:")
+    };
+    project.write("pipeline/late.yaml", &(of_slow("late", "Deployment", SLOW) + &service("late")));
+    project.write("pipeline/broken.yaml", &of_slow("wrong", "StatefulSet", EXITS));
     for arguments in
         [&["init", "--quiet", "--initial-branch=main", "."][..], &["add", "-A"], &["commit", "--quiet", "-m", "all"]]
     {
