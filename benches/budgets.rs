@@ -3,6 +3,7 @@
 //! `cargo bench -- WORD…` measures only what has one of the words in its name. Peers' figures
 //! are the ones the design states; nothing of a peer runs here. Needs root or user namespaces,
 //! busybox (static), and a MySQL-compatible server for the row with a database.
+#![expect(clippy::disallowed_methods, reason = "a benchmark waits for the machine to settle")]
 
 mod api_server;
 mod environment;

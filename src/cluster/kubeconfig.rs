@@ -218,7 +218,10 @@ impl Lock {
                     if Instant::now() > until {
                         return Err(KubeconfigError::Locked { path: path.to_owned(), lock });
                     }
-                    // client-go's lock has nothing to wait on; its holders hold it for milliseconds.
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "client-go's lock has no wait; it is held for milliseconds"
+                    )]
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(source) => return Err(KubeconfigError::File { path: lock, source }),

@@ -9,34 +9,36 @@
 //! approval, mirroring of hand-written Endpoints, preemption.
 
 mod caches;
-pub mod clock;
-pub mod cronjob;
-pub mod daemonset;
-pub mod deployment;
-pub mod disruption;
-pub mod endpoints;
-pub mod ephemeral_volume;
-pub mod error;
-pub mod events;
-pub mod eviction;
-pub mod gc;
-pub mod history;
-pub mod hpa;
-pub mod informer;
-pub mod job;
-pub mod namespace;
-pub mod node_lifecycle;
+mod clock;
+mod cronjob;
+mod daemonset;
+mod deployment;
+mod disruption;
+mod endpoints;
+mod ephemeral_volume;
+mod error;
+mod events;
+mod eviction;
+mod gc;
+mod history;
+mod hpa;
+mod informer;
+mod job;
+mod namespace;
+mod node_lifecycle;
 mod ownership;
-pub mod pod;
-pub mod pod_gc;
-pub mod quantity;
-pub mod queue;
-pub mod replicaset;
-pub mod resource_quota;
-pub mod scheduler;
-pub mod service_account;
-pub mod statefulset;
-pub mod volume;
+mod pod;
+mod pod_gc;
+mod quantity;
+mod queue;
+mod replicaset;
+mod resource_quota;
+mod scheduler;
+mod service_account;
+mod statefulset;
+mod volume;
+
+pub use clock::Clock;
 
 use aksim_runtime::{
     component::{Component, ComponentError, RunContext},

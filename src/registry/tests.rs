@@ -1,4 +1,5 @@
 //! The protocol over HTTP, as clients speak it and as they get it wrong.
+#![expect(clippy::disallowed_methods, reason = "a test's tasks and threads end with it")]
 
 use super::{storage::Storage, *};
 use aksim_model::endpoint::AzureName;

@@ -85,7 +85,10 @@ impl Supervisor {
         let (signal, mut watch) = readiness();
         let context = RunContext { shutdown: shutdown.clone(), readiness: signal, recorder: self.recorder.clone() };
         let failed = self.failed.clone();
-        // The one place where a component's task is born; `stop` joins it.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where a component's task is born; `stop` joins it"
+        )]
         let task = tokio::spawn(async move {
             let outcome = Box::new(component).run(context).await;
             failed.notify_one();

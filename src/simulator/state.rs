@@ -75,7 +75,7 @@ const DYING: Duration = Duration::from_secs(10);
 /// holder answers, or does not let go in time.
 async fn wait_for(lock: File, holder: &ControlClient) -> Option<File> {
     let (sender, locked) = oneshot::channel();
-    // Ends with the process where the lock does not come in time.
+    #[expect(clippy::disallowed_methods, reason = "flock has no other wait; it ends with the lock or the process")]
     std::thread::spawn(move || lock.lock().map(|()| sender.send(lock)));
     let answered = async {
         if holder.info().await.is_err() {

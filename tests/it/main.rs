@@ -1,4 +1,5 @@
 //! One integration binary: real environments on free ports in temporary homes, side by side.
+#![expect(clippy::disallowed_methods, reason = "a test's tasks and threads end with it")]
 
 mod architecture;
 mod bad_environment;

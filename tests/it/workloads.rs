@@ -3,7 +3,7 @@
 
 use crate::controllers::{Cluster, deployment, image, of};
 use aksim::{
-    controllers::{ControllersConfig, clock::Clock},
+    controllers::{Clock, ControllersConfig},
     kubernetes::{ApiServer, ApiServerConfig},
     runtime::pki::Pki,
 };

@@ -153,11 +153,6 @@ impl Cache {
         &self.nodes
     }
 
-    /// The node of a placed pod.
-    pub fn node_of(&self, uid: &str) -> Option<&str> {
-        self.placed.get(uid).map(|p| &*p.node)
-    }
-
     /// Takes a node as it is now; returns whether that could let a pod in that was refused.
     pub fn set_node(&mut self, name: &str, node: Option<&Node>) -> bool {
         let Some(node) = node else {

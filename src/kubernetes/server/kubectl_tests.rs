@@ -1,4 +1,5 @@
 //! The server as kubectl meets it.
+#![expect(clippy::disallowed_methods, reason = "a test's tasks and threads end with it")]
 
 use super::*;
 use aksim_runtime::{

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test's tasks and threads end with it")]
+
 use super::*;
 use crate::{
     streaming::spdy::{Codec, Frame},

@@ -170,6 +170,7 @@ impl ControlClient {
             .map_err(|e| ControlError::Refused { message: e.to_string() })?;
         // hyper wants its connection polled until the body ends. The task holds the socket alone
         // and ends when the body is dropped.
+        #[expect(clippy::disallowed_methods, reason = "it ends with the body, which the caller holds")]
         tokio::spawn(connection);
         let answer = sender.send_request(request).await?;
         if answer.status() != StatusCode::OK {
