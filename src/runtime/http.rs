@@ -89,11 +89,16 @@ where
         });
     }
     drop(listener);
+    drain(connections).await;
+    Ok(())
+}
+
+/// Lets the requests of connections that know of the end finish, within two seconds.
+pub(crate) async fn drain(mut connections: JoinSet<()>) {
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_DEADLINE, drained).await.is_err() {
         connections.shutdown().await;
     }
-    Ok(())
 }
 
 /// Serves one connection until it ends, or gracefully when `shutdown` is cancelled.

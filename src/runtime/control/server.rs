@@ -3,7 +3,7 @@
 use super::Info;
 use crate::{
     component::{Component, ComponentError, RunContext},
-    http::{ConnectionInfo, serve_connection},
+    http::{ConnectionInfo, drain, serve_connection},
     recorder::Recorder,
 };
 use aksim_model::{
@@ -37,6 +37,7 @@ use tokio::{
     sync::{broadcast::error::RecvError, mpsc, oneshot},
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long a command may wait for its answer.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
@@ -62,6 +63,8 @@ struct Shared {
     recorder: Recorder,
     commands: mpsc::Sender<CommandRequest>,
     logs: Arc<dyn LogSource>,
+    /// Ends the streams, which have no end of their own.
+    ending: CancellationToken,
 }
 
 impl ControlServer {
@@ -82,7 +85,12 @@ impl ControlServer {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned(), shared: Arc::new(Shared { info, recorder, commands, logs }) })
+        let ending = CancellationToken::new();
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            shared: Arc::new(Shared { info, recorder, commands, logs, ending }),
+        })
     }
 }
 
@@ -93,6 +101,7 @@ impl Component for ControlServer {
     }
 
     async fn run(self: Box<Self>, context: RunContext) -> Result<(), ComponentError> {
+        let ending = self.shared.ending.clone();
         let router = Router::new()
             .route("/v1/info", get(async |State(s): State<Arc<Shared>>| Json(s.info.clone())))
             .route("/v1/world", get(async |State(s): State<Arc<Shared>>| Json((*s.recorder.world()).clone())))
@@ -116,8 +125,9 @@ impl Component for ControlServer {
                 }
             }
         }
-        // Event streams have no end of their own: they are cut.
-        connections.shutdown().await;
+        drop(self.listener);
+        ending.cancel();
+        drain(connections).await;
         // Gone already is what is wanted.
         let _ = std::fs::remove_file(&self.path);
         Ok(())
@@ -126,6 +136,7 @@ impl Component for ControlServer {
 
 async fn events(State(shared): State<Arc<Shared>>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
     let receiver = shared.recorder.subscribe();
+    let ended = shared.ending.clone().cancelled_owned();
     let first = SseEvent::default().event("world").json_data(&*shared.recorder.world());
     let rest = futures::stream::unfold((receiver, shared), async |(mut receiver, shared)| {
         let event = match receiver.recv().await {
@@ -136,11 +147,12 @@ async fn events(State(shared): State<Arc<Shared>>) -> Sse<impl Stream<Item = Res
         Some((event, (receiver, shared)))
     });
     let stream = futures::stream::once(async { first }).chain(rest);
-    Sse::new(stream.filter_map(async |event| event.ok().map(Ok))).keep_alive(KeepAlive::default())
+    Sse::new(stream.filter_map(async |event| event.ok().map(Ok)).take_until(ended)).keep_alive(KeepAlive::default())
 }
 
 async fn logs(State(shared): State<Arc<Shared>>, Query(query): Query<LogQuery>) -> Response {
-    let lines = shared.logs.lines(query).filter_map(async |line| {
+    let ended = shared.ending.clone().cancelled_owned();
+    let lines = shared.logs.lines(query).take_until(ended).filter_map(async |line| {
         let mut json = serde_json::to_vec(&line).ok()?;
         json.push(b'\n');
         Some(Ok::<_, Infallible>(Bytes::from(json)))
@@ -159,5 +171,56 @@ async fn command(State(shared): State<Arc<Shared>>, Json(command): Json<Command>
         Ok(Some(Err(message))) => (StatusCode::CONFLICT, message).into_response(),
         Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "the environment is stopping").into_response(),
         Err(_) => (StatusCode::GATEWAY_TIMEOUT, "no answer within 30 s").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{component::readiness, control::ControlClient};
+    use tokio::sync::watch;
+    use tokio_util::sync::CancellationToken;
+
+    struct NoLogs;
+    impl LogSource for NoLogs {
+        fn lines(&self, _: LogQuery) -> BoxStream<'static, LogLine> {
+            futures::stream::pending().boxed()
+        }
+    }
+
+    /// What was asked is answered, and streams end, when the environment stops.
+    #[tokio::test]
+    async fn the_end_cuts_no_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control");
+        let info = Info { pid: 1, project: "/p".into(), name: "p".into(), version: "0".into() };
+        let (commands, mut asked) = mpsc::channel(1);
+        let recorder = Recorder::in_memory();
+        let server = ControlServer::bind(&socket, info, recorder.clone(), commands, Arc::new(NoLogs)).unwrap();
+        let shutdown = CancellationToken::new();
+        let (signal, _) = readiness();
+        let context = RunContext { shutdown: shutdown.clone(), readiness: signal, recorder };
+        let client = ControlClient::new(&socket);
+        let (worlds, mut seen) = watch::channel(Arc::default());
+        let stop = async {
+            // Both streams are open by then.
+            seen.changed().await.unwrap();
+            let logs = client.logs(&LogQuery { follow: true, ..LogQuery::default() }).await.unwrap();
+            let asking = client.command(&Command::Stop);
+            let answering = async {
+                let (_, reply) = asked.recv().await.unwrap();
+                shutdown.cancel();
+                tokio::task::yield_now().await;
+                reply.send(Ok(CommandReply { message: "stopping".into() })).unwrap();
+            };
+            let (answer, ()) = tokio::join!(asking, answering);
+            assert_eq!(answer.unwrap().message, "stopping");
+            assert_eq!(logs.count().await, 0);
+        };
+        let all = async { tokio::join!(Box::new(server).run(context), client.follow(&worlds), stop) };
+        let (ran, followed, ()) = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+        ran.unwrap();
+        followed.unwrap();
+        assert!(!socket.exists());
     }
 }
