@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 /// Time between requests of the open-loop load.
 const PERIOD: Duration = Duration::from_millis(10);
-const ROLLOUTS: usize = 3;
+const ROLLOUTS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_during_rollouts() {
